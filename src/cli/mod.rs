@@ -1,0 +1,108 @@
+//! The command line: arguments to library calls to reports. One file a subcommand, no logic.
+
+mod build;
+mod generate;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser, Subcommand};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::undo;
+
+/// Turns a Debian root filesystem into an OSTree commit and a chunked OCI image whose layers
+/// follow packages, so that an update costs a client only the layers that changed.
+#[derive(Debug, Parser)]
+#[command(name = "apt-ostree-helper", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Build(Box<build::BuildArgs>),
+    Completions(generate::CompletionsArgs),
+    Man(generate::ManArgs),
+}
+
+/// The command line's definition, for whatever is generated from it.
+fn definition() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the program with the arguments of the process.
+///
+/// Exit status: 0 done, 1 failed, 2 usage, 128 and the signal's number when interrupted.
+pub fn run() -> ExitCode {
+    run_with(std::env::args_os())
+}
+
+fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(usage) => {
+            let status = if usage.use_stderr() { 2 } else { 0 };
+            // Nobody to tell when this fails.
+            let _ = usage.print();
+            return ExitCode::from(status);
+        }
+    };
+    let outcome = match &cli.command {
+        Command::Build(args) => {
+            log_to_stderr(args.verbosity());
+            undo::on_signals(|signal| say(&format!("{signal}: cleaning up")))
+                .context("installing signal handlers")
+                .and_then(|()| build::run(args))
+        }
+        Command::Completions(args) => generate::completions(args),
+        Command::Man(args) => generate::man(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            match error.is::<UsageError>() {
+                true => ExitCode::from(2),
+                false => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// Arguments that each are right but cannot be meant together.
+#[derive(Debug)]
+struct UsageError(String);
+
+impl std::fmt::Display for UsageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+fn log_to_stderr(level: LevelFilter) {
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .without_time()
+        .with_target(false);
+    // A second logger in one process (a test) is no failure.
+    let _ = log.try_init();
+}
+
+/// A line on standard error; that it is closed is no failure.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", line.trim_end());
+}
+
+/// A result on standard output.
+fn print_result(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.context("writing to standard output")
+}

@@ -1,0 +1,170 @@
+//! Rules for what dpkg does not own: each names what it claims and says why it is a component of
+//! its own, or whose it is.
+
+use std::collections::HashMap;
+
+use camino::Utf8Path;
+
+use super::Claim;
+use crate::dpkg::Database;
+use crate::tree::{EntryId, Kind, Tree};
+
+/// A file of this size or more that nobody else claims is a component of its own, in bytes.
+const BIG_FILE: u64 = 4 << 20;
+
+/// What a package run writes whatever it installs: never beside content that is stable.
+const STATE: [&str; 11] = [
+    "etc/.pwd.lock",
+    "usr/lib/sysimage/dpkg",
+    "var/cache/apt",
+    "var/cache/debconf",
+    "var/cache/ldconfig",
+    "var/cache/man",
+    "var/lib/apt",
+    "var/lib/dpkg",
+    "var/lib/pam",
+    "var/lib/ucf",
+    "var/log",
+];
+
+/// Caches made from what is installed, by the component that they make up.
+const GENERATED: [(&str, &str, f64); 8] = [
+    ("etc/ld.so.cache", "generated/ld.so.cache", 0.7),
+    ("etc/udev/hwdb.bin", "generated/hwdb", 0.1),
+    ("usr/lib/udev/hwdb.bin", "generated/hwdb", 0.1),
+    ("usr/lib/locale/locale-archive", "generated/locales", 0.1),
+    ("usr/share/mime", "generated/mime", 0.2),
+    ("usr/share/icons", "generated/icons", 0.2),
+    ("usr/share/glib-2.0/schemas", "generated/schemas", 0.2),
+    ("var/cache/fontconfig", "generated/fonts", 0.2),
+];
+
+/// An initramfs holds the kernel's modules and much of the base system.
+const INITRAMFS_CHANCE: f64 = 0.6;
+const STATE_CHANCE: f64 = 1.0;
+const BIG_FILE_CHANCE: f64 = 0.3;
+const REST_CHANCE: f64 = 0.7;
+
+/// What the rules look at.
+pub struct View<'a> {
+    tree: &'a Tree,
+    owned: &'a [Option<u32>],
+    packages_by_name: HashMap<&'a str, usize>,
+    /// The database's own directory, without a leading slash.
+    admin_dir: Option<&'a str>,
+}
+
+impl<'a> View<'a> {
+    /// Rules over `tree`, whose packages own the entries in `owned`.
+    pub fn new(tree: &'a Tree, database: Option<&'a Database>, owned: &'a [Option<u32>]) -> Self {
+        let packages = database.map_or(&[][..], |database| &database.packages);
+        let by_name = packages.iter().enumerate().rev();
+        Self {
+            tree,
+            owned,
+            packages_by_name: by_name.map(|(at, p)| (p.name.as_str(), at)).collect(),
+            admin_dir: database.map(|database| database.admin_dir().trim_matches('/')),
+        }
+    }
+
+    /// Who owns `id`, hints aside.
+    pub fn claim(&self, id: EntryId) -> Claim {
+        let path = self.tree.path(id);
+        self.state(&path)
+            .or_else(|| self.package(id))
+            .or_else(|| self.generated(id, &path))
+            .or_else(|| self.link(id))
+            .unwrap_or_else(|| match self.tree.entry(id).size {
+                BIG_FILE.. => own(format!("big/{path}"), BIG_FILE_CHANCE),
+                _ => own("rest/files", REST_CHANCE),
+            })
+    }
+
+    fn state(&self, path: &Utf8Path) -> Option<Claim> {
+        let known = STATE.iter().copied().chain(self.admin_dir);
+        known
+            .into_iter()
+            .any(|state| path.starts_with(state))
+            .then(|| own("state/packages", STATE_CHANCE))
+    }
+
+    fn package(&self, id: EntryId) -> Option<Claim> {
+        self.owned[id.index()].map(|at| Claim::Package(at as usize))
+    }
+
+    fn generated(&self, id: EntryId, path: &Utf8Path) -> Option<Claim> {
+        self.initramfs(path)
+            .or_else(|| self.depmod(path))
+            .or_else(|| self.byte_code(id))
+            .or_else(|| self.certificates(path))
+            .or_else(|| {
+                let (_, name, chance) = GENERATED.iter().find(|(at, ..)| path.starts_with(at))?;
+                Some(own(*name, *chance))
+            })
+    }
+
+    /// `/boot/initrd.img-KVER` (initramfs-tools(7)), `/usr/lib/modules/KVER/initramfs.img` (OSTree).
+    fn initramfs(&self, path: &Utf8Path) -> Option<Claim> {
+        let text = path.as_str();
+        let version = text.strip_prefix("boot/initrd.img-").or_else(|| {
+            let below = text.strip_prefix("usr/lib/modules/")?;
+            below.strip_suffix("/initramfs.img")
+        })?;
+        let version = version.replace(',', "%2C");
+        (!version.contains('/')).then(|| own(format!("initramfs/{version}"), INITRAMFS_CHANCE))
+    }
+
+    /// What depmod(8) writes about a kernel's modules belongs to that kernel.
+    fn depmod(&self, path: &Utf8Path) -> Option<Claim> {
+        let below = path.strip_prefix("usr/lib/modules").ok()?;
+        let mut parts = below.components();
+        let version = parts.next()?.as_str();
+        let file = parts.next()?.as_str();
+        let is_index = file.starts_with("modules.") && parts.next().is_none();
+        let kernel = self
+            .packages_by_name
+            .get(format!("linux-image-{version}").as_str());
+        let owner = kernel.copied().map(Claim::Package).or_else(|| {
+            let directory = self
+                .tree
+                .locate(&format!("usr/lib/modules/{version}/kernel"))?;
+            self.package(directory)
+        });
+        owner.filter(|_| is_index)
+    }
+
+    /// `__pycache__/NAME.cpython-XY.pyc` belongs to whoever owns `NAME.py` (PEP 3147).
+    fn byte_code(&self, id: EntryId) -> Option<Claim> {
+        let stem = self.tree.name(id).strip_suffix(".pyc")?;
+        let cache = self.tree.entry(id).parent;
+        if self.tree.name(cache) != "__pycache__" {
+            return None;
+        }
+        let module = stem.split('.').next()?;
+        let directory = self.tree.entry(cache).parent;
+        let source = self.tree.child(directory, &format!("{module}.py"))?;
+        self.package(self.tree.follow(source)?)
+    }
+
+    /// Made by update-ca-certificates(8).
+    fn certificates(&self, path: &Utf8Path) -> Option<Claim> {
+        let package = self.packages_by_name.get("ca-certificates")?;
+        path.starts_with("etc/ssl/certs")
+            .then_some(Claim::Package(*package))
+    }
+
+    /// A link belongs to the owner of what it leads to: alternatives, library sonames, enabled units.
+    fn link(&self, id: EntryId) -> Option<Claim> {
+        if self.tree.entry(id).kind != Kind::Symlink {
+            return None;
+        }
+        let target = self.tree.follow(id)?;
+        self.package(target)
+            .filter(|_| !self.tree.entry(target).is_dir())
+    }
+}
+
+/// A component of its own; commas, which separate names, are written as `%2C`.
+fn own(name: impl Into<String>, chance: f64) -> Claim {
+    Claim::Own(name.into().replace(',', "%2C"), chance)
+}

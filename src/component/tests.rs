@@ -1,0 +1,206 @@
+#![allow(clippy::unwrap_used)]
+
+use std::io::Read;
+
+use super::*;
+use crate::tree::{Contents, Kind, Metadata, TreeBuilder};
+
+/// A tree whose files hold the text they were made with.
+struct Fixture {
+    tree: Tree,
+    texts: HashMap<String, String>,
+}
+
+impl Contents for Fixture {
+    fn open(&self, tree: &Tree, id: EntryId) -> Result<Box<dyn Read + '_>> {
+        let text = self.texts[tree.path(id).as_str()].as_bytes();
+        Ok(Box::new(text))
+    }
+}
+
+/// Files by path and text; `-> ` makes a link, `component=` a hint on the file.
+fn fixture(files: &[(&str, &str)]) -> Fixture {
+    let mut builder = TreeBuilder::new(Metadata::directory(0o755));
+    let mut directories: HashMap<String, EntryId> = HashMap::from([(String::new(), EntryId::ROOT)]);
+    let mut texts = HashMap::new();
+    for (path, text) in files {
+        let mut parent = EntryId::ROOT;
+        let mut at = String::new();
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        for part in directory.split('/').filter(|p| !p.is_empty()) {
+            at = format!("{at}/{part}");
+            parent = *directories.entry(at.clone()).or_insert_with(|| {
+                builder
+                    .push(parent, part, "", Metadata::directory(0o755))
+                    .unwrap()
+            });
+        }
+        if name.is_empty() {
+            continue;
+        }
+        let (kind, target) = match text.strip_prefix("-> ") {
+            Some(target) => (Kind::Symlink, target),
+            None => (Kind::Regular, ""),
+        };
+        let hint = text.strip_prefix("component=");
+        let metadata = Metadata {
+            kind,
+            size: if *text == "BIG" {
+                5 << 20
+            } else {
+                text.len() as u64
+            },
+            xattrs: hint
+                .map(|hint| (b"user.component".to_vec(), hint.as_bytes().to_vec()))
+                .into_iter()
+                .collect(),
+            ..Metadata::directory(0o644)
+        };
+        builder.push(parent, name, target, metadata).unwrap();
+        texts.insert((*path).to_owned(), (*text).to_owned());
+    }
+    Fixture {
+        tree: builder.finish().0,
+        texts,
+    }
+}
+
+fn owners(fixture: &Fixture) -> HashMap<String, String> {
+    let files = TreeFiles {
+        tree: &fixture.tree,
+        contents: fixture,
+    };
+    let database = Database::load(&files, None).unwrap();
+    let ownership = Ownership::of_tree(&fixture.tree, database.as_ref(), &files).unwrap();
+    let name = |id| {
+        ownership.components()[ownership.owner(id).index()]
+            .name
+            .clone()
+    };
+    fixture
+        .tree
+        .ids()
+        .map(|id| (fixture.tree.path(id).into_string(), name(id)))
+        .collect()
+}
+
+const STATUS: &str = "Package: libfoo1
+Status: install ok installed
+Architecture: amd64
+Version: 1.0-1
+Source: foo
+
+Package: linux-image-6.1-amd64
+Status: install ok installed
+Architecture: amd64
+Version: 6.1-1
+Source: linux-signed-amd64
+
+Package: python3-bar
+Status: install ok installed
+Architecture: all
+Version: 2
+
+Package: ca-certificates
+Status: install ok installed
+Architecture: all
+Version: 3
+";
+
+#[test]
+fn every_rule_claims_what_it_names() {
+    let fixture = fixture(&[
+        ("var/lib/dpkg/status", STATUS),
+        (
+            "var/lib/dpkg/info/libfoo1.list",
+            "/.\n/lib\n/lib/libfoo.so.1.0\n/usr/bin/foo\n/opt/own\n",
+        ),
+        (
+            "var/lib/dpkg/info/linux-image-6.1-amd64.list",
+            "/usr/lib/modules/6.1-amd64/kernel/a.ko\n",
+        ),
+        (
+            "var/lib/dpkg/info/python3-bar.list",
+            "/usr/lib/python3/bar.py\n",
+        ),
+        ("lib", "-> usr/lib"),
+        ("usr/lib/libfoo.so.1.0", "x"),
+        ("usr/lib/libfoo.so.1", "-> libfoo.so.1.0"),
+        ("usr/bin/foo", "x"),
+        ("usr/bin/vi", "-> /etc/alternatives/vi"),
+        ("etc/alternatives/vi", "-> /usr/bin/foo"),
+        ("usr/lib/modules/6.1-amd64/kernel/a.ko", "x"),
+        ("usr/lib/modules/6.1-amd64/modules.dep", "x"),
+        ("boot/initrd.img-6.1-amd64", "x"),
+        ("usr/lib/modules/6.1-amd64/initramfs.img", "x"),
+        ("usr/lib/python3/bar.py", "x"),
+        ("usr/lib/python3/__pycache__/bar.cpython-311.pyc", "x"),
+        ("usr/lib/python3/__pycache__/other.cpython-311.pyc", "x"),
+        ("etc/ssl/certs/a.pem", "x"),
+        ("etc/ld.so.cache", "x"),
+        ("etc/hostname", "x"),
+        ("srv/big,file", "BIG"),
+        ("opt/own", "component=a,b"),
+        ("var/log/dpkg.log", "x"),
+    ]);
+    let owners = owners(&fixture);
+    for (path, owner) in [
+        ("var/lib/dpkg/info/libfoo1.list", "state/packages"),
+        ("var/log/dpkg.log", "state/packages"),
+        ("usr/lib/libfoo.so.1.0", "foo"),
+        ("usr/lib/libfoo.so.1", "foo"),
+        ("usr/bin/vi", "foo"),
+        ("etc/alternatives/vi", "foo"),
+        (
+            "usr/lib/modules/6.1-amd64/kernel/a.ko",
+            "linux-signed-amd64",
+        ),
+        (
+            "usr/lib/modules/6.1-amd64/modules.dep",
+            "linux-signed-amd64",
+        ),
+        ("boot/initrd.img-6.1-amd64", "initramfs/6.1-amd64"),
+        (
+            "usr/lib/modules/6.1-amd64/initramfs.img",
+            "initramfs/6.1-amd64",
+        ),
+        (
+            "usr/lib/python3/__pycache__/bar.cpython-311.pyc",
+            "python3-bar",
+        ),
+        (
+            "usr/lib/python3/__pycache__/other.cpython-311.pyc",
+            "rest/files",
+        ),
+        ("etc/ssl/certs/a.pem", "ca-certificates"),
+        ("etc/ld.so.cache", "generated/ld.so.cache"),
+        ("etc/hostname", "rest/files"),
+        ("srv/big,file", "big/srv/big%2Cfile"),
+        ("opt/own", "user/a%2Cb"),
+    ] {
+        assert_eq!(owners[path], owner, "{path}");
+    }
+}
+
+#[test]
+fn a_tree_without_packages_has_owners_too() {
+    let fixture = fixture(&[("usr/bin/a", "x"), ("big", "BIG")]);
+    let owners = owners(&fixture);
+    assert_eq!(owners["usr/bin/a"], "rest/files");
+    assert_eq!(owners["big"], "big/big");
+}
+
+#[test]
+fn intervals_are_days_or_words() {
+    for (text, days) in [
+        ("daily", Some(1.0)),
+        ("yearly", Some(365.0)),
+        ("3", Some(3.0)),
+        ("0", None),
+        ("-1", None),
+        ("inf", None),
+        ("often", None),
+    ] {
+        assert_eq!(interval_days(text), days, "{text}");
+    }
+}

@@ -1,0 +1,263 @@
+//! The layers of an encapsulated OSTree commit: an object store and a checkout of it in one,
+//! as ostree-ext defined it ("tar/export.rs"): objects below `sysroot/ostree/repo`, hard links to them where
+//! the files are.
+
+use std::collections::HashSet;
+use std::io::Write;
+
+use anyhow::Result;
+
+use super::members::{LayerWriter, Source};
+use crate::checksum::Checksum;
+use crate::oci::MemberKind;
+use crate::ostree::{Commit, ContentObjects, gvariant};
+use crate::tree::{EntryId, Kind};
+
+/// Whether content layers repeat the directories that their entries are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormatVersion {
+    /// They do not: a runtime makes up missing ones, owned by root, 0755.
+    V1,
+    /// They do, with the commit's metadata.
+    V2,
+}
+
+const SYSROOT: &str = "sysroot";
+const OSTREE: &str = "sysroot/ostree";
+const REPO: &str = "sysroot/ostree/repo";
+const OBJECTS: &str = "sysroot/ostree/repo/objects";
+/// Directories of a repository besides `objects`.
+const REPO_DIRECTORIES: [&str; 8] = [
+    "extensions",
+    "refs",
+    "refs/heads",
+    "refs/mirrors",
+    "refs/remotes",
+    "state",
+    "tmp",
+    "tmp/cache",
+];
+const REPO_CONFIG: &str = "[core]\nrepo_version=1\nmode=bare-split-xattrs\n";
+/// Hard links that one file of a layer gets; ext4 allows 65,000.
+const MAX_LINKS: usize = 60_000;
+
+/// Writes layer 0 to `out` and gives `out` back: the repository, the commit and its metadata
+/// objects, every directory, the objects of empty files (whose paths are no links, so that they
+/// need no place in a content layer), and `content`, for an image of one layer.
+///
+/// # Errors
+/// When a file cannot be read, changes meanwhile, or `out` fails.
+pub fn write_commit_layer<W: Write>(
+    source: Source<'_>,
+    objects: &ContentObjects,
+    commit: &Commit,
+    content: &[EntryId],
+    out: W,
+    buffer: &mut [u8],
+) -> Result<W> {
+    let tree = source.tree;
+    let mtime = |_| 0;
+    let mut layer = Encapsulated {
+        layer: LayerWriter::new(source, out, &mtime, buffer),
+        objects,
+        object_directories: HashSet::new(),
+        links: Links::default(),
+    };
+    layer.layer.lone_directory(EntryId::ROOT)?;
+    layer.repository()?;
+    layer.metadata_object(commit.checksum, "commit", &commit.object)?;
+    for (checksum, object) in &commit.dirmetas {
+        layer.metadata_object(*checksum, "dirmeta", object)?;
+    }
+    for (checksum, object) in &commit.dirtrees {
+        layer.metadata_object(*checksum, "dirtree", object)?;
+    }
+    for id in tree.ids().filter(|id| tree.entry(*id).is_dir()) {
+        layer.layer.directory(id)?;
+    }
+    layer.standard_var()?;
+    for id in tree.ids() {
+        let entry = tree.entry(id);
+        if entry.kind == Kind::Regular && entry.size == 0 {
+            layer.object(id)?;
+        }
+    }
+    for id in content {
+        layer.content(*id)?;
+    }
+    Ok(layer.layer.tar.finish()?)
+}
+
+/// Writes a content layer with `entries` to `out` and gives `out` back.
+///
+/// # Errors
+/// As [`write_commit_layer`].
+pub fn write_content_layer<W: Write>(
+    source: Source<'_>,
+    objects: &ContentObjects,
+    entries: &[EntryId],
+    version: FormatVersion,
+    out: W,
+    buffer: &mut [u8],
+) -> Result<W> {
+    let tree = source.tree;
+    let mtime = |_| 0;
+    let mut layer = Encapsulated {
+        layer: LayerWriter::new(source, out, &mtime, buffer),
+        objects,
+        object_directories: HashSet::new(),
+        links: Links::default(),
+    };
+    if version == FormatVersion::V2 {
+        layer.layer.lone_directory(EntryId::ROOT)?;
+    }
+    for id in entries.iter().filter(|id| !tree.entry(**id).is_dir()) {
+        if version == FormatVersion::V2 {
+            layer.layer.directory(tree.entry(*id).parent)?;
+        }
+        layer.content(*id)?;
+    }
+    Ok(layer.layer.tar.finish()?)
+}
+
+/// The objects that a layer has, with the links to each.
+#[derive(Default)]
+struct Links(std::collections::HashMap<Checksum, usize>);
+
+struct Encapsulated<'a, W: Write> {
+    layer: LayerWriter<'a, W>,
+    objects: &'a ContentObjects,
+    object_directories: HashSet<u8>,
+    links: Links,
+}
+
+impl<W: Write> Encapsulated<'_, W> {
+    /// A path, and before the first path of an object the object itself.
+    fn content(&mut self, id: EntryId) -> Result<()> {
+        let tree = self.layer.source.tree;
+        let entry = tree.entry(id);
+        let path = tree.path(id);
+        match entry.kind {
+            Kind::Directory => return Ok(()),
+            Kind::Regular if entry.size == 0 => return self.layer.file(id, path.as_str()),
+            Kind::Regular | Kind::Symlink => {}
+        }
+        self.object(id)?;
+        let checksum = self.objects.checksum(id);
+        let links = self.links.0.entry(checksum).or_default();
+        *links += 1;
+        if *links < MAX_LINKS {
+            let target = object_path(checksum, "file");
+            let link = MemberKind::HardLink(&target);
+            self.layer.entry(id, path.as_str(), link, false)
+        } else if entry.kind == Kind::Symlink {
+            let link = MemberKind::Symlink(tree.target(id));
+            self.layer.entry(id, path.as_str(), link, true)
+        } else {
+            self.layer.file(id, path.as_str())
+        }
+    }
+
+    /// The object of a regular file or link with its attributes before it, once.
+    fn object(&mut self, id: EntryId) -> Result<()> {
+        let tree = self.layer.source.tree;
+        let checksum = self.objects.checksum(id);
+        if self.links.0.contains_key(&checksum) {
+            return Ok(());
+        }
+        self.links.0.insert(checksum, 0);
+        self.object_directory(checksum)?;
+        let xattrs = gvariant::xattrs(tree.xattrs(id));
+        let tar = &mut self.layer.tar;
+        tar.append_bytes(&object_path(checksum, "file-xattrs-link"), &xattrs)?;
+        let path = object_path(checksum, "file");
+        match tree.entry(id).kind {
+            Kind::Symlink => {
+                let link = MemberKind::Symlink(tree.target(id));
+                self.layer.entry(id, &path, link, true)
+            }
+            _ => self.layer.file(id, &path),
+        }
+    }
+
+    fn metadata_object(&mut self, checksum: Checksum, kind: &str, object: &[u8]) -> Result<()> {
+        let path = object_path(checksum, kind);
+        self.layer.tar.append_bytes(&path, object)
+    }
+
+    /// The empty repository, in a `/sysroot` that looks as the tree's does.
+    fn repository(&mut self) -> Result<()> {
+        let tree = self.layer.source.tree;
+        match tree.child(EntryId::ROOT, SYSROOT) {
+            Some(id) if tree.entry(id).is_dir() => self.layer.lone_directory(id)?,
+            _ => self.default_directory(SYSROOT, 0o755)?,
+        }
+        for directory in [OSTREE, REPO, OBJECTS] {
+            self.default_directory(directory, 0o755)?;
+        }
+        for prefix in 0..=u8::MAX {
+            self.object_directories.insert(prefix);
+            self.default_directory(&format!("{OBJECTS}/{prefix:02x}"), 0o755)?;
+        }
+        for directory in REPO_DIRECTORIES {
+            self.default_directory(&format!("{REPO}/{directory}"), 0o755)?;
+        }
+        let config = format!("{REPO}/config");
+        self.layer.tar.append_bytes(&config, REPO_CONFIG.as_bytes())
+    }
+
+    /// The directories down to where an object goes, where the layer has them not.
+    fn object_directory(&mut self, checksum: Checksum) -> Result<()> {
+        let prefix = checksum.as_bytes()[0];
+        if self.object_directories.is_empty() {
+            let tree = self.layer.source.tree;
+            match tree.child(EntryId::ROOT, SYSROOT) {
+                Some(id) if tree.entry(id).is_dir() => self.layer.lone_directory(id)?,
+                _ => self.default_directory(SYSROOT, 0o755)?,
+            }
+            for directory in [OSTREE, REPO, OBJECTS] {
+                self.default_directory(directory, 0o755)?;
+            }
+        }
+        if self.object_directories.insert(prefix) {
+            self.default_directory(&format!("{OBJECTS}/{prefix:02x}"), 0o755)?;
+        }
+        Ok(())
+    }
+
+    /// `/var/tmp`, which `podman run` of a commit with an empty `/var` needs.
+    fn standard_var(&mut self) -> Result<()> {
+        let tree = self.layer.source.tree;
+        if tree.resolve("var/tmp").is_some() {
+            return Ok(());
+        }
+        match tree.child(EntryId::ROOT, "var") {
+            None => self.default_directory("var", 0o755)?,
+            Some(id) if tree.entry(id).is_dir() => {}
+            // A link: what it leads to is not there yet, and not ours to make.
+            Some(_) => return Ok(()),
+        }
+        if tree.locate("var/tmp").is_none() {
+            self.default_directory("var/tmp", 0o1777)?;
+        }
+        Ok(())
+    }
+
+    fn default_directory(&mut self, path: &str, permissions: u32) -> Result<()> {
+        let member = crate::oci::Member {
+            path,
+            kind: MemberKind::Directory,
+            permissions,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+        };
+        self.layer.tar.append(&member, &[])
+    }
+}
+
+fn object_path(checksum: Checksum, kind: &str) -> String {
+    let hex = checksum.to_string();
+    let (prefix, rest) = hex.split_at(2);
+    format!("{OBJECTS}/{prefix}/{rest}.{kind}")
+}

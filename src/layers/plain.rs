@@ -1,0 +1,65 @@
+//! Layers of an ordinary image.
+
+use std::collections::HashMap;
+use std::io::Write;
+
+use anyhow::Result;
+
+use super::members::{LayerWriter, Source};
+use crate::oci::MemberKind;
+use crate::tree::{EntryId, Kind, Tree};
+
+/// Writes `entries` to `out` and gives `out` back. Times later than `newest` (seconds since the
+/// epoch) become `newest`; directories have the time 0, since theirs changes with whatever was
+/// installed last.
+///
+/// # Errors
+/// When a file cannot be read, changes meanwhile, or `out` fails.
+pub fn write_plain_layer<W: Write>(
+    source: Source<'_>,
+    entries: &[EntryId],
+    newest: u64,
+    out: W,
+    buffer: &mut [u8],
+) -> Result<W> {
+    let tree = source.tree;
+    let mtime = |id| layer_mtime(tree, id, newest);
+    let mut layer = LayerWriter::new(source, out, &mtime, buffer);
+    let mut written: HashMap<EntryId, EntryId> = HashMap::new();
+    for id in entries {
+        let entry = tree.entry(*id);
+        layer.directory(match entry.kind {
+            Kind::Directory => *id,
+            _ => entry.parent,
+        })?;
+        let path = tree.path(*id);
+        match entry.kind {
+            Kind::Directory => {}
+            Kind::Symlink => {
+                let link = MemberKind::Symlink(tree.target(*id));
+                layer.entry(*id, path.as_str(), link, true)?;
+            }
+            Kind::Regular => match written.get(&tree.inode(*id)) {
+                Some(first) => {
+                    let first = tree.path(*first);
+                    let link = MemberKind::HardLink(first.as_str());
+                    layer.entry(*id, path.as_str(), link, false)?;
+                }
+                None => {
+                    layer.file(*id, path.as_str())?;
+                    written.insert(tree.inode(*id), *id);
+                }
+            },
+        }
+    }
+    Ok(layer.tar.finish()?)
+}
+
+fn layer_mtime(tree: &Tree, id: EntryId, newest: u64) -> u64 {
+    let entry = tree.entry(id);
+    match entry.kind {
+        Kind::Directory => 0,
+        // A time before the epoch has no portable form in a tar header.
+        _ => u64::try_from(entry.mtime).unwrap_or(0).min(newest),
+    }
+}

@@ -1,0 +1,7 @@
+//! The command line of apt-ostree-helper.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    apt_ostree_helper::cli::run()
+}

@@ -1,0 +1,224 @@
+//! Blobs: compressed, hashed and written in one go.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::num::NonZeroUsize;
+
+use anyhow::{Context, Result, bail};
+use camino::{Utf8Path, Utf8PathBuf};
+use flate2::write::GzEncoder;
+use sha2::{Digest, Sha256};
+
+use crate::checksum::Checksum;
+
+/// How layers are compressed (image-spec, layer.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Plain tar.
+    None,
+    /// gzip at a level from 1 to 9.
+    Gzip(u32),
+    /// One zstd frame at a level from 1 to 22.
+    Zstd(i32),
+}
+
+impl Compression {
+    /// The media type of a layer compressed so.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::None => "application/vnd.oci.image.layer.v1.tar",
+            Self::Gzip(_) => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Self::Zstd(_) => "application/vnd.oci.image.layer.v1.tar+zstd",
+        }
+    }
+
+    /// The method called `name` at `level`, or at its usual level.
+    ///
+    /// # Errors
+    /// When there is no such method, or it has no such level.
+    pub fn from_name(name: &str, level: Option<i32>) -> Result<Self> {
+        let checked = |usual: i32, range: std::ops::RangeInclusive<i32>| {
+            let level = level.unwrap_or(usual);
+            if !range.contains(&level) {
+                let (from, to) = (range.start(), range.end());
+                bail!("compression level {level}: {name} has levels {from} to {to}");
+            }
+            Ok(level)
+        };
+        Ok(match name {
+            "none" if level.is_some() => {
+                bail!("compression level given, but the compression is none")
+            }
+            "none" => Self::None,
+            "gzip" => Self::Gzip(checked(6, 1..=9)?.unsigned_abs()),
+            "zstd" => Self::Zstd(checked(3, 1..=22)?),
+            _ => bail!("unknown compression '{name}': use none, gzip or zstd"),
+        })
+    }
+}
+
+/// A finished blob in a staging directory.
+#[derive(Debug, Clone)]
+pub struct Blob {
+    /// The checksum of the bytes as stored.
+    pub digest: Checksum,
+    /// The checksum of the bytes before compression.
+    pub diff_id: Checksum,
+    /// Bytes as stored.
+    pub size: u64,
+    /// Bytes before compression.
+    pub uncompressed_size: u64,
+}
+
+/// Hashes and counts what goes through.
+struct Hashing<W> {
+    out: W,
+    hasher: Sha256,
+    count: u64,
+}
+
+impl<W: Write> Hashing<W> {
+    fn new(out: W) -> Self {
+        Self {
+            out,
+            hasher: Sha256::new(),
+            count: 0,
+        }
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.count += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+enum Encoder {
+    None(Hashing<File>),
+    Gzip(Hashing<GzEncoder<Hashing<File>>>),
+    Zstd(Hashing<zstd::Encoder<'static, Hashing<File>>>),
+}
+
+/// Writes one blob to a file; its name is known when it is finished.
+pub struct BlobWriter {
+    encoder: BufWriter<EncoderWriter>,
+    path: Utf8PathBuf,
+}
+
+struct EncoderWriter(Encoder);
+
+impl Write for EncoderWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Encoder::None(out) => out.write(bytes),
+            Encoder::Gzip(out) => out.write(bytes),
+            Encoder::Zstd(out) => out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.0 {
+            Encoder::None(out) => out.flush(),
+            Encoder::Gzip(out) => out.flush(),
+            Encoder::Zstd(out) => out.flush(),
+        }
+    }
+}
+
+/// Bytes gathered before they are compressed, hashed and written.
+const GATHER: usize = 128 * 1024;
+
+impl BlobWriter {
+    /// Creates the file at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn create(path: Utf8PathBuf, compression: Compression) -> Result<Self> {
+        let file = File::create(&path).with_context(|| format!("creating {path}"))?;
+        let file = Hashing::new(file);
+        let encoder = match compression {
+            Compression::None => Encoder::None(file),
+            Compression::Gzip(level) => {
+                let level = flate2::Compression::new(level);
+                Encoder::Gzip(Hashing::new(GzEncoder::new(file, level)))
+            }
+            Compression::Zstd(level) => {
+                Encoder::Zstd(Hashing::new(zstd::Encoder::new(file, level)?))
+            }
+        };
+        let encoder = BufWriter::with_capacity(GATHER, EncoderWriter(encoder));
+        Ok(Self { encoder, path })
+    }
+
+    /// Ends the compression and writes the rest out, to the disk.
+    ///
+    /// # Errors
+    /// When that fails; a full disk is seen here at the latest.
+    pub fn finish(self) -> Result<Blob> {
+        let path = self.path;
+        let context = || format!("writing {path}");
+        let encoder = self
+            .encoder
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)
+            .with_context(context)?;
+        let (inner, outer) = match encoder.0 {
+            Encoder::None(out) => (None, out),
+            Encoder::Gzip(out) => {
+                let (hasher, count) = (out.hasher, out.count);
+                (
+                    Some((hasher, count)),
+                    out.out.finish().with_context(context)?,
+                )
+            }
+            Encoder::Zstd(out) => {
+                let (hasher, count) = (out.hasher, out.count);
+                (
+                    Some((hasher, count)),
+                    out.out.finish().with_context(context)?,
+                )
+            }
+        };
+        outer.out.sync_data().with_context(context)?;
+        let digest = Checksum::finish(outer.hasher);
+        let (diff_id, uncompressed_size) = match inner {
+            Some((hasher, count)) => (Checksum::finish(hasher), count),
+            None => (digest, outer.count),
+        };
+        Ok(Blob {
+            digest,
+            diff_id,
+            size: outer.count,
+            uncompressed_size,
+        })
+    }
+
+    /// Where the blob is being written.
+    pub fn path(&self) -> &Utf8Path {
+        &self.path
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.encoder
+            .write(bytes)
+            .map_err(|e| io::Error::new(e.kind(), format!("writing {}: {e}", self.path)))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.encoder.flush()
+    }
+}
+
+/// As many threads as the process may use at once.
+pub fn available_threads() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}

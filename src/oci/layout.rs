@@ -1,0 +1,374 @@
+//! OCI image layouts (image-spec, image-layout.md): staged out of sight, then published in one
+//! step. Until then a reader sees the old layout, or none.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use camino::{Utf8Path, Utf8PathBuf};
+use serde_json::{Value, json};
+
+use super::blob::{Blob, BlobWriter, Compression};
+use crate::checksum::Checksum;
+use crate::undo::Undo;
+
+/// The annotation that names an image in an index.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const INDEX: &str = "index.json";
+const LAYOUT_FILE: &str = "oci-layout";
+const BLOBS: &str = "blobs/sha256";
+/// The media type of an image index.
+const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+
+/// A directory that holds the blobs of an image in the making; removed unless published.
+pub struct Stage {
+    path: Utf8PathBuf,
+    undo: Undo,
+}
+
+impl Stage {
+    /// A new staging directory in `parent`, which must be on the file system of the output.
+    ///
+    /// # Errors
+    /// When `parent` is no directory that can be written to.
+    pub fn new_in(parent: &Utf8Path) -> Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix(".apt-ostree-helper-")
+            .tempdir_in(parent)
+            .with_context(|| format!("making a temporary directory in {parent}"))?;
+        let path = Utf8PathBuf::try_from(dir.keep())?;
+        let doomed = path.clone();
+        let undo = Undo::register(move || remove_tree(&doomed));
+        let stage = Self { path, undo };
+        // Readable by the same people as a directory made by mkdir: the stage may become the output.
+        let mode = 0o777 & !current_umask();
+        fs::set_permissions(
+            &stage.path,
+            std::os::unix::fs::PermissionsExt::from_mode(mode),
+        )
+        .with_context(|| format!("setting permissions of {}", stage.path))?;
+        fs::create_dir_all(stage.path.join(BLOBS))
+            .with_context(|| format!("creating {}/{BLOBS}", stage.path))?;
+        Ok(stage)
+    }
+
+    /// A writer for one more blob. `name` must be no other blob's.
+    ///
+    /// # Errors
+    /// When its file cannot be created.
+    pub fn blob_writer(&self, name: &str, compression: Compression) -> Result<BlobWriter> {
+        BlobWriter::create(self.path.join(name), compression)
+    }
+
+    /// Takes a finished blob in under its digest.
+    ///
+    /// # Errors
+    /// When it cannot be renamed.
+    pub fn add(&self, writer: BlobWriter) -> Result<Blob> {
+        let from = writer.path().to_owned();
+        let blob = writer.finish()?;
+        let to = self.blob_path(blob.digest);
+        fs::rename(&from, &to).with_context(|| format!("renaming {from} to {to}"))?;
+        Ok(blob)
+    }
+
+    /// Adds a blob that is in memory.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn add_bytes(&self, bytes: &[u8]) -> Result<Checksum> {
+        let checksum = Checksum::of(bytes);
+        write_synced(&self.blob_path(checksum), bytes)?;
+        Ok(checksum)
+    }
+
+    /// Where a blob lies.
+    pub fn blob_path(&self, digest: Checksum) -> Utf8PathBuf {
+        self.path.join(BLOBS).join(digest.to_string())
+    }
+
+    /// The staging directory itself.
+    pub fn path(&self) -> &Utf8Path {
+        &self.path
+    }
+}
+
+/// Where a layout is to be: checked before any work is done.
+#[derive(Debug)]
+pub struct LayoutTarget {
+    path: Utf8PathBuf,
+    tag: Option<String>,
+    exists: bool,
+}
+
+impl LayoutTarget {
+    /// A layout at `path`, which is made when it is not there.
+    ///
+    /// # Errors
+    /// When something else than a layout, or an empty directory, is there, or the parent
+    /// directory is missing.
+    pub fn new(path: &Utf8Path, tag: Option<&str>) -> Result<Self> {
+        let exists = match fs::symlink_metadata(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            Err(e) => return Err(e).with_context(|| format!("looking at the output {path}")),
+            Ok(_) => true,
+        };
+        if exists {
+            let is_dir = fs::metadata(path).is_ok_and(|m| m.is_dir());
+            ensure!(
+                is_dir,
+                "the output {path} is there and is no directory; choose another path"
+            );
+            let is_layout = path.join(LAYOUT_FILE).exists() && path.join(INDEX).exists();
+            ensure!(
+                is_layout || is_empty(path)?,
+                "the output {path} is a directory but no OCI layout (it has no {LAYOUT_FILE} file); it is left as it is: choose another path, or remove it"
+            );
+            if is_layout && tag.is_some() {
+                read_index(path)?;
+            }
+        } else {
+            let parent = parent(path);
+            ensure!(
+                fs::metadata(parent).is_ok_and(|m| m.is_dir()),
+                "cannot write the output {path}: there is no directory {parent}; create it first"
+            );
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            tag: tag.map(str::to_owned),
+            exists,
+        })
+    }
+
+    /// A staging directory on the same file system, even where the layout is a mount point.
+    ///
+    /// # Errors
+    /// As [`Stage::new_in`].
+    pub fn stage(&self) -> Result<Stage> {
+        let parent = if self.exists {
+            &self.path
+        } else {
+            parent(&self.path)
+        };
+        Stage::new_in(parent).with_context(|| format!("cannot write the output {}", self.path))
+    }
+
+    /// Makes the manifest that `descriptor` names, and all blobs of the stage, the layout (with a
+    /// tag: that tag of it, next to what is there). Readers see the change when `index.json`, or
+    /// the whole directory, is renamed into place.
+    ///
+    /// # Errors
+    /// When a file cannot be written or renamed; the old layout is untouched then.
+    pub fn publish(&self, stage: Stage, descriptor: Value) -> Result<()> {
+        let index = match (&self.tag, self.exists && self.path.join(INDEX).exists()) {
+            (Some(tag), true) => with_tagged(read_index(&self.path)?, descriptor, tag),
+            (tag, _) => new_index(descriptor, tag.as_deref()),
+        };
+        let result = if self.exists {
+            self.publish_into(stage, &index)
+        } else {
+            self.publish_new(stage, &index)
+        };
+        result.with_context(|| format!("writing the output {}", self.path))
+    }
+
+    fn publish_new(&self, stage: Stage, index: &Value) -> Result<()> {
+        write_metadata(&stage.path, index)?;
+        sync_dir(&stage.path.join(BLOBS))?;
+        sync_dir(&stage.path)?;
+        let Stage { path, undo } = stage;
+        undo.disarm_with(|| fs::rename(&path, &self.path))?;
+        sync_dir(parent(&self.path))
+    }
+
+    /// An existing layout keeps its directory, which may be a mount point.
+    fn publish_into(&self, stage: Stage, index: &Value) -> Result<()> {
+        let blobs = self.path.join(BLOBS);
+        fs::create_dir_all(&blobs).with_context(|| format!("creating {blobs}"))?;
+        write_metadata(&stage.path, index)?;
+        let mut added = Added::default();
+        for blob in fs::read_dir(stage.path.join(BLOBS))? {
+            let blob = Utf8PathBuf::try_from(blob?.path())?;
+            let to = blobs.join(blob.file_name().unwrap_or_default());
+            if !to.exists() {
+                fs::rename(&blob, &to).with_context(|| format!("renaming {blob} to {to}"))?;
+                added.0.push(to);
+            }
+        }
+        sync_dir(&blobs)?;
+        for name in [LAYOUT_FILE, INDEX] {
+            let (from, to) = (stage.path.join(name), self.path.join(name));
+            fs::rename(&from, &to).with_context(|| format!("renaming {from} to {to}"))?;
+        }
+        added.0.clear();
+        sync_dir(&self.path)?;
+        if self.tag.is_none() {
+            remove_unreferenced(&self.path, index);
+        }
+        Ok(())
+    }
+}
+
+/// Blobs moved into a layout that does not name them yet.
+#[derive(Default)]
+struct Added(Vec<Utf8PathBuf>);
+
+impl Drop for Added {
+    fn drop(&mut self) {
+        for blob in &self.0 {
+            if let Err(e) = fs::remove_file(blob) {
+                tracing::warn!("removing {blob}: {e}");
+            }
+        }
+    }
+}
+
+/// An index with one image.
+pub(super) fn new_index(mut descriptor: Value, tag: Option<&str>) -> Value {
+    if let Some(tag) = tag {
+        descriptor["annotations"][REF_NAME] = tag.into();
+    }
+    json!({
+        "schemaVersion": 2,
+        "mediaType": INDEX_TYPE,
+        "manifests": [descriptor],
+    })
+}
+
+/// The files of a layout but for the blobs, by name.
+pub(super) fn metadata_files(index: &Value) -> [(&'static str, String); 2] {
+    let layout = json!({"imageLayoutVersion": "1.0.0"});
+    [
+        (LAYOUT_FILE, layout.to_string()),
+        (INDEX, index.to_string()),
+    ]
+}
+
+/// Whether `tag` can name an image in an index (image-spec, annotations.md, "ref.name").
+///
+/// # Errors
+/// When it cannot.
+pub fn check_tag(tag: &str) -> Result<()> {
+    let parts = tag.split(|c: char| "-._:@+/".contains(c));
+    let mut words =
+        parts.map(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()));
+    ensure!(
+        words.all(|good| good),
+        "'{tag}' cannot name an image: use letters and digits, with single - . _ : @ + / between them"
+    );
+    Ok(())
+}
+
+fn with_tagged(mut index: Value, descriptor: Value, tag: &str) -> Value {
+    let new = new_index(descriptor, Some(tag));
+    let mut manifests = index["manifests"].as_array().cloned().unwrap_or_default();
+    manifests.retain(|m| m["annotations"][REF_NAME] != tag);
+    manifests.extend(new["manifests"].as_array().cloned().unwrap_or_default());
+    index["manifests"] = manifests.into();
+    index
+}
+
+fn read_index(path: &Utf8Path) -> Result<Value> {
+    let file = path.join(INDEX);
+    let text = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
+    let index: Value = serde_json::from_str(&text)
+        .map_err(|e| anyhow!("{file} is not valid JSON ({e}); the layout is damaged: remove it"))?;
+    if !index["manifests"].is_array() {
+        bail!("{file} has no list of manifests; the layout is damaged: remove it");
+    }
+    Ok(index)
+}
+
+fn write_metadata(path: &Utf8Path, index: &Value) -> Result<()> {
+    for (name, text) in metadata_files(index) {
+        write_synced(&path.join(name), text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Removes blobs that nothing in a layout of a single image needs any more. It is in place
+/// already, so a failure only leaves garbage.
+fn remove_unreferenced(path: &Utf8Path, index: &Value) {
+    let mut needed = HashSet::new();
+    let digest = |v: &Value| {
+        v["digest"]
+            .as_str()
+            .map(|d| d.trim_start_matches("sha256:").to_owned())
+    };
+    for manifest in index["manifests"].as_array().into_iter().flatten() {
+        let Some(name) = digest(manifest) else { return };
+        let Ok(text) = fs::read(path.join(BLOBS).join(&name)) else {
+            return;
+        };
+        let Ok(manifest) = serde_json::from_slice::<Value>(&text) else {
+            return;
+        };
+        needed.insert(name);
+        needed.extend(digest(&manifest["config"]));
+        needed.extend(
+            manifest["layers"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(digest),
+        );
+    }
+    for blob in fs::read_dir(path.join(BLOBS))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = blob.file_name();
+        if !name.to_str().is_some_and(|name| needed.contains(name)) {
+            if let Err(e) = fs::remove_file(blob.path()) {
+                tracing::warn!("removing the old blob {}: {e}", blob.path().display());
+            }
+        }
+    }
+}
+
+pub(super) fn write_synced(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
+    let context = || format!("writing {path}");
+    let mut file = File::create(path).with_context(context)?;
+    file.write_all(bytes).with_context(context)?;
+    file.sync_data().with_context(context)
+}
+
+pub(super) fn sync_dir(path: &Utf8Path) -> Result<()> {
+    let synced = File::open(path).and_then(|dir| dir.sync_all());
+    synced.with_context(|| format!("writing the directory {path} to the disk"))
+}
+
+/// The directory that `path` is in.
+pub(super) fn parent(path: &Utf8Path) -> &Utf8Path {
+    match path.parent() {
+        Some(parent) if !parent.as_str().is_empty() => parent,
+        _ => Utf8Path::new("."),
+    }
+}
+
+fn is_empty(path: &Utf8Path) -> Result<bool> {
+    let mut entries = fs::read_dir(path).with_context(|| format!("reading {path}"))?;
+    Ok(entries.next().is_none())
+}
+
+/// The process's umask, which can only be read by setting it.
+fn current_umask() -> u32 {
+    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    rustix::process::umask(mask);
+    mask.as_raw_mode()
+}
+
+/// Removes a directory that other threads may still be writing to.
+fn remove_tree(path: &Utf8Path) {
+    for _ in 0..100 {
+        match fs::remove_dir_all(path) {
+            Ok(()) => return,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return,
+            Err(_) => std::thread::sleep(std::time::Duration::from_millis(10)),
+        }
+    }
+    tracing::warn!("could not remove the temporary directory {path}");
+}

@@ -1,0 +1,16 @@
+//! OCI images as bytes: the tar dialect, blobs, the config, the manifest, layouts and archives.
+//! Knows nothing of trees, packages or plans.
+
+mod archive;
+mod blob;
+mod config;
+mod image;
+mod layout;
+mod tar;
+
+pub use archive::write_archive;
+pub use blob::{Blob, BlobWriter, Compression, available_threads};
+pub use config::{BaseConfig, Platform};
+pub use image::{Image, ImageDetails, Layer};
+pub use layout::{LayoutTarget, Stage, check_tag};
+pub use tar::{Member, MemberKind, TarWriter};

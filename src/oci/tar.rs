@@ -1,0 +1,342 @@
+//! The tar dialect of all our layers: GNU headers, `L` and `K` records for long names and links,
+//! PAX records for extended attributes only, integer times, numeric owners. Readers disagree
+//! about everything else (libostree under `LC_ALL=C` fails on a PAX path that is not ASCII).
+
+use std::io::{self, Read, Write};
+
+use anyhow::{Context, Result, bail};
+use tar::{EntryType, Header};
+
+/// Size of a tar block in bytes.
+const BLOCK: u64 = 512;
+/// Bytes of a name or link that fit in a header.
+const SHORT: usize = 100;
+/// The name GNU tar gives to `L` and `K` records.
+const LONG_LINK: &str = "././@LongLink";
+/// The name of PAX records.
+const PAX_NAME: &str = "././@PaxHeader";
+
+/// What a member is.
+#[derive(Debug, Clone, Copy)]
+pub enum MemberKind<'a> {
+    /// A directory; the slash behind its name is added.
+    Directory,
+    /// A regular file of that many bytes, which follow.
+    Regular(u64),
+    /// A symbolic link to a target.
+    Symlink(&'a str),
+    /// A hard link to the member of that name, earlier in the archive.
+    HardLink(&'a str),
+}
+
+/// The header of one member.
+#[derive(Debug, Clone, Copy)]
+pub struct Member<'a> {
+    /// Its name, without a leading slash.
+    pub path: &'a str,
+    /// What it is.
+    pub kind: MemberKind<'a>,
+    /// Permission bits (`07777`).
+    pub permissions: u32,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+    /// Seconds since the epoch.
+    pub mtime: u64,
+}
+
+/// Writes an archive member by member.
+#[derive(Debug)]
+pub struct TarWriter<W: Write> {
+    out: W,
+}
+
+impl<W: Write> TarWriter<W> {
+    /// An archive written to `out`, which should buffer: headers are written one by one.
+    pub fn new(out: W) -> Self {
+        Self { out }
+    }
+
+    /// Appends a member that has no content of its own.
+    ///
+    /// # Errors
+    /// When `out` fails, or an attribute's name cannot stand in a PAX record.
+    pub fn append(&mut self, member: &Member<'_>, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+        self.headers(member, xattrs)
+            .with_context(|| format!("writing /{} to the layer", member.path))
+    }
+
+    /// Appends a small regular file that is in memory.
+    ///
+    /// # Errors
+    /// As [`TarWriter::append`].
+    pub fn append_bytes(&mut self, path: &str, content: &[u8]) -> Result<()> {
+        let member = Member {
+            path,
+            kind: MemberKind::Regular(content.len() as u64),
+            permissions: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+        };
+        self.append(&member, &[])?;
+        self.out.write_all(content)?;
+        self.pad(content.len() as u64)?;
+        Ok(())
+    }
+
+    /// Appends a regular file whose content is read from `content` through `buffer`. `on_read`
+    /// is told of every piece read, in bytes.
+    ///
+    /// # Errors
+    /// As [`TarWriter::append`]; when `content` fails or is not as long as the member says.
+    pub fn append_content(
+        &mut self,
+        member: &Member<'_>,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+        content: &mut dyn Read,
+        buffer: &mut [u8],
+        on_read: &dyn Fn(u64),
+    ) -> Result<()> {
+        self.append(member, xattrs)?;
+        let MemberKind::Regular(size) = member.kind else {
+            bail!("/{} has no content", member.path);
+        };
+        let mut copied = 0;
+        loop {
+            let got = content.read(buffer)?;
+            if got == 0 {
+                break;
+            }
+            copied += got as u64;
+            if copied > size {
+                break;
+            }
+            self.out.write_all(&buffer[..got])?;
+            on_read(got as u64);
+        }
+        if copied != size {
+            bail!("/{} is {copied} bytes, not {size} as it was", member.path);
+        }
+        self.pad(size)?;
+        Ok(())
+    }
+
+    /// Ends the archive and gives back what it was written to.
+    ///
+    /// # Errors
+    /// When `out` fails.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.out.write_all(&[0; 2 * BLOCK as usize])?;
+        Ok(self.out)
+    }
+
+    fn headers(&mut self, member: &Member<'_>, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<()> {
+        let name = match member.kind {
+            MemberKind::Directory if !member.path.ends_with('/') => format!("{}/", member.path),
+            _ => member.path.to_owned(),
+        };
+        let (kind, size, link) = match member.kind {
+            MemberKind::Directory => (EntryType::Directory, 0, ""),
+            MemberKind::Regular(size) => (EntryType::Regular, size, ""),
+            MemberKind::Symlink(target) => (EntryType::Symlink, 0, target),
+            MemberKind::HardLink(target) => (EntryType::Link, 0, target),
+        };
+        if !xattrs.is_empty() {
+            let records = pax_records(xattrs)?;
+            self.record(EntryType::XHeader, PAX_NAME, &records)?;
+        }
+        if link.len() > SHORT {
+            let link = [link.as_bytes(), b"\0"].concat();
+            self.record(EntryType::GNULongLink, LONG_LINK, &link)?;
+        }
+        if name.len() > SHORT {
+            let name = [name.as_bytes(), b"\0"].concat();
+            self.record(EntryType::GNULongName, LONG_LINK, &name)?;
+        }
+        let mut header = Header::new_gnu();
+        set_text(&mut header.as_old_mut().name, &name);
+        set_text(&mut header.as_old_mut().linkname, link);
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_mode(member.permissions);
+        header.set_uid(member.uid.into());
+        header.set_gid(member.gid.into());
+        header.set_mtime(member.mtime);
+        header.set_cksum();
+        self.out.write_all(header.as_bytes())?;
+        Ok(())
+    }
+
+    /// A member that describes the next one.
+    fn record(&mut self, kind: EntryType, name: &str, content: &[u8]) -> Result<()> {
+        let mut header = Header::new_gnu();
+        set_text(&mut header.as_old_mut().name, name);
+        header.set_entry_type(kind);
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_cksum();
+        self.out.write_all(header.as_bytes())?;
+        self.out.write_all(content)?;
+        self.pad(content.len() as u64)?;
+        Ok(())
+    }
+
+    fn pad(&mut self, size: u64) -> io::Result<()> {
+        let padding = size.next_multiple_of(BLOCK) - size;
+        self.out.write_all(&[0; BLOCK as usize][..padding as usize])
+    }
+}
+
+/// Fills a field with as much of `text` as fits: a longer one stands in a record as well.
+fn set_text(field: &mut [u8; SHORT], text: &str) {
+    let len = text.len().min(SHORT);
+    field[..len].copy_from_slice(&text.as_bytes()[..len]);
+}
+
+/// PAX records (pax(1), "pax Extended Header") as GNU tar and Go name attributes. A record
+/// begins with its own length, which counts the digits of that length.
+fn pax_records(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<Vec<u8>> {
+    let mut records = Vec::new();
+    for (name, value) in xattrs {
+        let readable = std::str::from_utf8(name).is_ok_and(|name| !name.contains(['=', '\n']));
+        if !readable {
+            bail!(
+                "the extended attribute '{}' cannot be written to a layer; remove it with setfattr -x",
+                name.escape_ascii()
+            );
+        }
+        let rest = [b" SCHILY.xattr.", name.as_slice(), b"=", value, b"\n"].concat();
+        let mut len = rest.len() + 1;
+        while len != rest.len() + len.to_string().len() {
+            len = rest.len() + len.to_string().len();
+        }
+        records.extend_from_slice(len.to_string().as_bytes());
+        records.extend_from_slice(&rest);
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn file(path: &str, size: u64) -> Member<'_> {
+        Member {
+            path,
+            kind: MemberKind::Regular(size),
+            permissions: 0o4755,
+            uid: 3_000_000,
+            gid: 7,
+            mtime: 12,
+        }
+    }
+
+    #[test]
+    fn another_reader_sees_what_was_written() {
+        let long = format!("{}/ü", "d".repeat(120));
+        let mut writer = TarWriter::new(Vec::new());
+        let dir = Member {
+            kind: MemberKind::Directory,
+            ..file("usr", 0)
+        };
+        writer.append(&dir, &[]).unwrap();
+        let xattrs = vec![(b"user.a".to_vec(), vec![0, 255, b'='])];
+        let mut buffer = [0; 2];
+        writer
+            .append_content(
+                &file(&long, 5),
+                &xattrs,
+                &mut &b"hello"[..],
+                &mut buffer,
+                &|_| {},
+            )
+            .unwrap();
+        let link = Member {
+            kind: MemberKind::HardLink(&long),
+            ..file("again", 0)
+        };
+        writer.append(&link, &[]).unwrap();
+        let symlink = Member {
+            kind: MemberKind::Symlink("a//../b"),
+            ..file("soft", 0)
+        };
+        writer.append(&symlink, &[]).unwrap();
+        let bytes = writer.finish().unwrap();
+        assert_eq!(bytes.len() % 512, 0);
+
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let mut seen = Vec::new();
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let mut content = String::new();
+            entry.read_to_string(&mut content).unwrap();
+            let xattr = entry.pax_extensions().unwrap().map(|mut all| {
+                let record = all.next().unwrap().unwrap();
+                (
+                    record.key().unwrap().to_owned(),
+                    record.value_bytes().to_vec(),
+                )
+            });
+            let header = entry.header().clone();
+            seen.push((
+                String::from_utf8(entry.path_bytes().to_vec()).unwrap(),
+                entry
+                    .link_name_bytes()
+                    .map(|l| String::from_utf8(l.to_vec()).unwrap()),
+                content,
+                xattr,
+                (
+                    header.uid().unwrap(),
+                    header.mode().unwrap(),
+                    header.mtime().unwrap(),
+                ),
+            ));
+        }
+        let meta = (3_000_000, 0o4755, 12);
+        let attribute = ("SCHILY.xattr.user.a".to_owned(), vec![0, 255, b'=']);
+        assert_eq!(
+            seen,
+            [
+                ("usr/".into(), None, String::new(), None, meta),
+                (long.clone(), None, "hello".into(), Some(attribute), meta),
+                ("again".into(), Some(long), String::new(), None, meta),
+                (
+                    "soft".into(),
+                    Some("a//../b".into()),
+                    String::new(),
+                    None,
+                    meta
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn content_of_another_length_is_an_error() {
+        for content in [&b"hell"[..], b"hello!"] {
+            let mut writer = TarWriter::new(Vec::new());
+            let outcome =
+                writer.append_content(&file("f", 5), &[], &mut &content[..], &mut [0; 64], &|_| {});
+            assert!(outcome.unwrap_err().to_string().contains("not 5 as it was"));
+        }
+    }
+
+    #[test]
+    fn a_record_counts_the_digits_of_its_length() {
+        for len in [
+            60, 70, 75, 76, 77, 78, 79, 80, 90, 960, 970, 980, 9980, 9990,
+        ] {
+            let records = pax_records(&[(b"user.x".to_vec(), vec![b'v'; len])]).unwrap();
+            let stated = String::from_utf8_lossy(&records);
+            let stated: usize = stated.split(' ').next().unwrap().parse().unwrap();
+            assert_eq!(stated, records.len());
+        }
+        assert!(pax_records(&[(b"user.a=b".to_vec(), vec![])]).is_err());
+    }
+}

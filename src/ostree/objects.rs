@@ -1,0 +1,163 @@
+//! Objects of an OSTree repository and their checksums (ostree(1), "ostree-core.h").
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::num::NonZeroUsize;
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use super::gvariant::{self, Tuple};
+use crate::checksum::Checksum;
+use crate::parallel;
+use crate::progress::Progress;
+use crate::tree::{Contents, EntryId, Kind, Tree};
+
+/// How much of a file is read at once.
+const BUFFER: usize = 256 * 1024;
+
+/// The checksum of the content object of every regular file and link of one tree. Files with
+/// equal content, owner, mode and attributes are one object.
+#[derive(Debug)]
+pub struct ContentObjects {
+    checksums: Vec<Checksum>,
+}
+
+impl ContentObjects {
+    /// Reads every file of `tree` once, on `threads` threads, and computes its checksum.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or changes while it is.
+    pub fn compute(
+        tree: &Tree,
+        contents: &dyn Contents,
+        threads: NonZeroUsize,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let mut jobs: Vec<EntryId> = tree
+            .ids()
+            .filter(|id| !tree.entry(*id).is_dir() && tree.inode(*id) == *id)
+            .collect();
+        // Largest first, so that no thread is left with one big file at the end.
+        jobs.sort_by_key(|id| std::cmp::Reverse(tree.entry(*id).size));
+        let total = jobs.iter().map(|id| tree.entry(*id).size).sum();
+        progress.begin("hashing files", total);
+        let found = parallel::map(
+            threads,
+            &jobs,
+            || vec![0; BUFFER],
+            |buffer, id| content_checksum(tree, contents, *id, buffer, progress),
+        )?;
+        progress.end();
+        let mut checksums = vec![Checksum::default(); tree.len()];
+        for (id, checksum) in jobs.into_iter().zip(found) {
+            checksums[id.index()] = checksum;
+        }
+        for id in tree.ids() {
+            checksums[id.index()] = checksums[tree.inode(id).index()];
+        }
+        Ok(Self { checksums })
+    }
+
+    /// The checksum of the content object of a regular file or link.
+    pub fn checksum(&self, id: EntryId) -> Checksum {
+        self.checksums[id.index()]
+    }
+
+    /// The first entry, in canonical order, of every content object.
+    pub fn first_entries(&self, tree: &Tree) -> HashMap<Checksum, EntryId> {
+        let mut first = HashMap::new();
+        for id in tree.ids().filter(|id| !tree.entry(*id).is_dir()) {
+            first.entry(self.checksum(id)).or_insert(id);
+        }
+        first
+    }
+}
+
+fn content_checksum(
+    tree: &Tree,
+    contents: &dyn Contents,
+    id: EntryId,
+    buffer: &mut [u8],
+    progress: &dyn Progress,
+) -> Result<Checksum> {
+    let mut hasher = Sha256::new();
+    hasher.update(content_header(tree, id));
+    let entry = tree.entry(id);
+    if entry.kind == Kind::Regular && entry.size > 0 {
+        let mut content = contents.open(tree, id)?;
+        loop {
+            let got = content
+                .read(buffer)
+                .with_context(|| format!("hashing /{}", tree.path(id)))?;
+            if got == 0 {
+                break;
+            }
+            hasher.update(&buffer[..got]);
+            progress.advance(got as u64);
+        }
+    }
+    Ok(Checksum::finish(hasher))
+}
+
+/// What is hashed before the content: the size (big-endian), four bytes of padding, and
+/// `(uuuusa(ayay))`: owner, group, mode, 0 (rdev), the link's target, attributes.
+fn content_header(tree: &Tree, id: EntryId) -> Vec<u8> {
+    let entry = tree.entry(id);
+    let mut header = Tuple::default();
+    for number in [entry.uid, entry.gid, entry.mode(), 0] {
+        header.bytes(&number.to_be_bytes());
+    }
+    header.string(tree.target(id));
+    header.bytes(&gvariant::xattrs(tree.xattrs(id)));
+    let header = header.finish();
+    let mut framed = (header.len() as u32).to_be_bytes().to_vec();
+    framed.extend([0; 4]);
+    framed.extend(header);
+    framed
+}
+
+/// A dirmeta object, `(uuua(ayay))`: owner, group, mode, attributes.
+pub fn dirmeta(tree: &Tree, id: EntryId) -> Vec<u8> {
+    let entry = tree.entry(id);
+    let mut object = Tuple::default();
+    for number in [entry.uid, entry.gid, entry.mode()] {
+        object.bytes(&number.to_be_bytes());
+    }
+    object.bytes(&gvariant::xattrs(tree.xattrs(id)));
+    object.finish()
+}
+
+/// The dirmeta object of a directory of root, 0755, without attributes.
+pub fn default_dirmeta() -> Vec<u8> {
+    let mut object = Tuple::default();
+    for number in [0u32, 0, Kind::Directory.type_bits() | 0o755] {
+        object.bytes(&number.to_be_bytes());
+    }
+    object.finish()
+}
+
+/// A directory in a dirtree object: name, checksum of its dirtree, checksum of its dirmeta.
+pub type SubDirectory<'a> = (&'a str, Checksum, Checksum);
+
+/// A dirtree object, `(a(say)a(sayay))`: files and directories, each sorted by name.
+pub fn dirtree(files: &[(&str, Checksum)], directories: &[SubDirectory<'_>]) -> Vec<u8> {
+    let files = files.iter().map(|(name, content)| {
+        let mut file = Tuple::default();
+        file.string(name).bytes(content.as_bytes());
+        file.finish()
+    });
+    let directories = directories.iter().map(|(name, dirtree, dirmeta)| {
+        let mut directory = Tuple::default();
+        directory
+            .string(name)
+            .bytes(dirtree.as_bytes())
+            .end_member();
+        directory.bytes(dirmeta.as_bytes());
+        directory.finish()
+    });
+    let mut object = Tuple::default();
+    object.bytes(&gvariant::array(files)).end_member();
+    object.bytes(&gvariant::array(directories));
+    object.finish()
+}

@@ -1,0 +1,139 @@
+//! The output: checked before any work, written out of sight, published in one step.
+
+use std::fs::{self, File};
+use std::io;
+
+use anyhow::{Context, Result, bail, ensure};
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::oci::{Image, LayoutTarget, Stage, write_archive};
+use crate::registry::Destination;
+use crate::tree::Filter;
+
+/// A destination that can be written to as far as that can be told beforehand.
+pub enum Output {
+    /// A layout.
+    Layout(LayoutTarget),
+    /// An archive at a path, with the image's name in it.
+    Archive(Utf8PathBuf, Option<String>),
+    /// An archive on standard output.
+    Stdout(Option<String>),
+}
+
+impl Output {
+    /// Checks `destination`.
+    ///
+    /// # Errors
+    /// When it cannot be written, must not be replaced, or would become part of the rootfs.
+    pub fn prepare(destination: &Destination, rootfs: &Utf8Path, filter: &Filter) -> Result<Self> {
+        Ok(match destination {
+            Destination::Layout { path, tag } => {
+                let target = LayoutTarget::new(path, tag.as_deref())?;
+                refuse_inside(path, rootfs, filter)?;
+                Self::Layout(target)
+            }
+            Destination::Archive { path, tag } => {
+                match fs::metadata(path) {
+                    Ok(found) => ensure!(
+                        found.is_file(),
+                        "the output {path} is there and is no regular file; choose another path, or write an oci: layout, or '-' for standard output"
+                    ),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => {
+                        return Err(e).with_context(|| format!("looking at the output {path}"));
+                    }
+                }
+                let parent = parent(path);
+                ensure!(
+                    parent.is_dir(),
+                    "cannot write the output {path}: there is no directory {parent}; create it first"
+                );
+                refuse_inside(path, rootfs, filter)?;
+                Self::Archive(path.clone(), tag.clone())
+            }
+            Destination::Stdout { tag } => Self::Stdout(tag.clone()),
+        })
+    }
+
+    /// The place where the blobs are made.
+    ///
+    /// # Errors
+    /// When it cannot be written to.
+    pub fn stage(&self) -> Result<Stage> {
+        match self {
+            Self::Layout(target) => target.stage(),
+            Self::Archive(path, _) => Stage::new_in(parent(path))
+                .with_context(|| format!("cannot write the output {path}")),
+            Self::Stdout(_) => Stage::new_in(&temporary_directory()?),
+        }
+    }
+
+    /// Publishes the finished image.
+    ///
+    /// # Errors
+    /// When it cannot be written; what was at the destination is untouched then.
+    pub fn publish(&self, stage: Stage, image: Image) -> Result<()> {
+        match self {
+            Self::Layout(target) => target.publish(stage, image.descriptor),
+            Self::Archive(path, tag) => {
+                let made = stage.path().join("archive");
+                let write = || -> Result<()> {
+                    let file = File::create(&made)?;
+                    write_archive(
+                        &stage,
+                        &image.blobs,
+                        image.descriptor,
+                        tag.as_deref(),
+                        &file,
+                    )?;
+                    file.sync_all()?;
+                    fs::rename(&made, path)?;
+                    File::open(parent(path))?.sync_all()?;
+                    Ok(())
+                };
+                write().with_context(|| format!("writing the output {path}"))
+            }
+            Self::Stdout(tag) => {
+                let out = io::stdout().lock();
+                write_archive(&stage, &image.blobs, image.descriptor, tag.as_deref(), out)
+                    .context("writing the archive to standard output")
+            }
+        }
+    }
+}
+
+/// An output inside the rootfs would be read as part of it.
+fn refuse_inside(path: &Utf8Path, rootfs: &Utf8Path, filter: &Filter) -> Result<()> {
+    let (Ok(parent), Ok(root)) = (parent(path).canonicalize_utf8(), rootfs.canonicalize_utf8())
+    else {
+        // What is missing is reported by whoever needs it.
+        return Ok(());
+    };
+    let output = parent.join(path.file_name().unwrap_or_default());
+    match output.strip_prefix(&root) {
+        Ok(inside) if !filter.excludes(inside.as_str()) => {
+            bail!(
+                "the output {path} lies inside the rootfs {rootfs} and would become part of it; write it elsewhere, or leave its directory out with --prune"
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where containers tools put large temporary files: TMPDIR, else /var/tmp.
+fn temporary_directory() -> Result<Utf8PathBuf> {
+    let named = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
+    let usual = ["/var/tmp", "/tmp"].map(Utf8PathBuf::from);
+    match named {
+        Some(dir) => Ok(Utf8PathBuf::try_from(std::path::PathBuf::from(dir))?),
+        None => (usual.into_iter().find(|dir| dir.is_dir()))
+            .context("no directory for temporary files: set TMPDIR to one"),
+    }
+}
+
+fn parent(path: &Utf8Path) -> &Utf8Path {
+    match path.parent() {
+        Some(parent) if !parent.as_str().is_empty() => parent,
+        _ => Utf8Path::new("."),
+    }
+}

@@ -1,0 +1,248 @@
+//! Writing: every layer, then the image, then the output.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+
+use super::output::Output;
+use super::{BuildOptions, Built, Format, LayerSummary, Planned, System, labels};
+use crate::layers::{self, Source, write_commit_layer, write_content_layer, write_plain_layer};
+use crate::oci::{Blob, Compression, Image, ImageDetails, Layer, Platform, Stage};
+use crate::ostree::{Commit, CommitInfo, ContentObjects};
+use crate::parallel;
+use crate::progress::Progress;
+use crate::tree::EntryId;
+
+const CREATED_BY: &str = "apt-ostree-helper build";
+
+/// One layer to write.
+struct Job<'a> {
+    /// Its place in the image.
+    at: usize,
+    /// None for the commit layer.
+    components: Option<&'a [String]>,
+    entries: &'a [EntryId],
+    chance: f64,
+    /// Bytes of content, for the order of work.
+    size: u64,
+}
+
+/// Writes the image and publishes it.
+pub fn write_image(
+    system: &System,
+    commit: &Commit,
+    info: &CommitInfo,
+    planned: &Planned,
+    options: BuildOptions,
+    output: &Output,
+    progress: &dyn Progress,
+) -> Result<Built> {
+    let stage = output.stage()?;
+    let jobs = jobs(system, planned, &options);
+    let mut order: Vec<&Job<'_>> = jobs.iter().collect();
+    order.sort_by_key(|job| Reverse(job.size));
+    let source = Source {
+        tree: &system.tree,
+        contents: &system.directory,
+        progress,
+    };
+    let writer = LayerWriter {
+        source,
+        objects: &system.objects,
+        commit,
+        newest: info.timestamp,
+        format: options.format,
+        compression: options.compression,
+        stage: &stage,
+    };
+    progress.begin("writing layers", jobs.iter().map(|job| job.size).sum());
+    let mut blobs = parallel::map(
+        options.threads,
+        &order,
+        || vec![0; layers::BUFFER],
+        |buffer, job| Ok((job.at, writer.write(job, buffer)?)),
+    )?;
+    progress.end();
+    blobs.sort_by_key(|(at, _)| *at);
+
+    let layers: Vec<Layer> = jobs
+        .iter()
+        .zip(&blobs)
+        .map(|(job, (_, blob))| layer(job, blob, commit))
+        .collect();
+    let summaries = jobs
+        .iter()
+        .zip(&blobs)
+        .map(|(job, (_, blob))| summary(job, blob))
+        .collect();
+    let image = Image::write(
+        &stage,
+        &layers,
+        details(system, commit, info, &layers, options)?,
+    )?;
+    let built = Built {
+        digest: image.manifest.to_digest(),
+        image_id: image.config.to_digest(),
+        commit: commit.checksum.to_string(),
+        timestamp: info.timestamp,
+        entries: system.tree.len(),
+        packages: system.packages,
+        layers: summaries,
+    };
+    output.publish(stage, image)?;
+    Ok(built)
+}
+
+fn jobs<'a>(system: &System, planned: &'a Planned, options: &BuildOptions) -> Vec<Job<'a>> {
+    let tree = &system.tree;
+    let size = |entries: &[EntryId]| entries.iter().map(|id| tree.entry(*id).size).sum();
+    let mut jobs = Vec::new();
+    if let Format::Ostree(_) = options.format {
+        // With one layer allowed, the commit layer holds everything.
+        let alone = options.max_layers.get() == 1;
+        let everything = planned.assignment.layers().first().filter(|_| alone);
+        let entries = everything.map_or(&[][..], Vec::as_slice);
+        jobs.push(Job {
+            at: 0,
+            components: None,
+            entries,
+            chance: 1.0,
+            size: size(entries),
+        });
+        if alone {
+            return jobs;
+        }
+    }
+    for (at, entries) in planned.assignment.layers().iter().enumerate() {
+        // The commit layer has the directories already.
+        let only_directories = entries.iter().all(|id| tree.entry(*id).is_dir());
+        if only_directories && (options.format != Format::Plain || entries.is_empty()) {
+            continue;
+        }
+        jobs.push(Job {
+            at: jobs.len(),
+            components: Some(&planned.components[at]),
+            entries,
+            chance: planned.plan.layers[at].chance,
+            size: size(entries),
+        });
+    }
+    jobs
+}
+
+/// What every layer is written with.
+struct LayerWriter<'a> {
+    source: Source<'a>,
+    objects: &'a ContentObjects,
+    commit: &'a Commit,
+    newest: u64,
+    format: Format,
+    compression: Compression,
+    stage: &'a Stage,
+}
+
+impl LayerWriter<'_> {
+    fn write(&self, job: &Job<'_>, buffer: &mut [u8]) -> Result<Blob> {
+        let (source, objects, entries) = (self.source, self.objects, job.entries);
+        let name = format!("layer-{}", job.at);
+        let out = self.stage.blob_writer(&name, self.compression)?;
+        let out = match (self.format, job.components) {
+            (Format::Plain, _) => write_plain_layer(source, entries, self.newest, out, buffer)?,
+            (Format::Ostree(_), None) => {
+                write_commit_layer(source, objects, self.commit, entries, out, buffer)?
+            }
+            (Format::Ostree(version), Some(_)) => {
+                write_content_layer(source, objects, entries, version, out, buffer)?
+            }
+        };
+        self.stage.add(out)
+    }
+}
+
+fn layer(job: &Job<'_>, blob: &Blob, commit: &Commit) -> Layer {
+    let Some(components) = job.components else {
+        return Layer {
+            blob: blob.clone(),
+            annotations: BTreeMap::new(),
+            comment: format!("ostree export of commit {}", commit.checksum),
+        };
+    };
+    let names = components.join(",");
+    let annotations = [
+        // What rpm-ostree and ostree-ext read.
+        ("ostree.components", names.clone()),
+        // What chunkah's analysis reads.
+        ("org.chunkah.component", names.clone()),
+        ("org.chunkah.stability", format!("{:.3}", 1.0 - job.chance)),
+    ];
+    Layer {
+        blob: blob.clone(),
+        annotations: annotations.map(|(k, v)| (k.to_owned(), v)).into(),
+        comment: names,
+    }
+}
+
+fn summary(job: &Job<'_>, blob: &Blob) -> LayerSummary {
+    LayerSummary {
+        digest: blob.digest.to_digest(),
+        diff_id: blob.diff_id.to_digest(),
+        size: blob.size,
+        uncompressed_size: blob.uncompressed_size,
+        chance: job.chance,
+        components: job.components.unwrap_or_default().to_vec(),
+    }
+}
+
+fn details(
+    system: &System,
+    commit: &Commit,
+    info: &CommitInfo,
+    layers: &[Layer],
+    options: BuildOptions,
+) -> Result<ImageDetails> {
+    let mut config = options.base;
+    let platform = match (options.platform, config.platform()) {
+        (Some(given), _) => given,
+        (None, Some(base)) => base,
+        (None, None) => match &system.architecture {
+            Some(of_packages) => of_packages.clone(),
+            None => Platform::from_name(std::env::consts::ARCH)
+                .context("the rootfs does not tell its architecture; give it with --arch")?,
+        },
+    };
+    config.set_platform(&platform);
+    if let Some(cmd) = &options.cmd {
+        config.set_cmd(cmd);
+    }
+    let last = layers.last().map(|layer| layer.blob.diff_id.to_digest());
+    let last = last.unwrap_or_default();
+    for (name, value) in labels::of_image(options.format, commit, info, &last) {
+        config.set_label(&name, Some(&value));
+    }
+    for (name, value) in &options.labels {
+        config.set_label(name, value.as_deref());
+    }
+    let mut annotations = options.annotations;
+    if options.format == Format::Plain {
+        annotations.insert(PLAIN_COMMIT.into(), commit.checksum.to_string());
+    }
+    Ok(ImageDetails {
+        config,
+        annotations,
+        created: rfc3339(info.timestamp)?,
+        created_by: CREATED_BY.into(),
+        compression: options.compression,
+    })
+}
+
+/// The annotation of a plain image that names the commit its tree would be.
+const PLAIN_COMMIT: &str = "apt-ostree-helper.commit";
+
+fn rfc3339(timestamp: u64) -> Result<String> {
+    let time = i64::try_from(timestamp).ok();
+    let time = time.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    let time =
+        time.with_context(|| format!("{timestamp} is no time that can be written as a date"))?;
+    Ok(time.to_string())
+}

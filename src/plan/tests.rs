@@ -1,0 +1,381 @@
+//! Laws of every plan, and how good and how steady plans are.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn layers(max: usize) -> NonZeroUsize {
+    NonZeroUsize::new(max).unwrap()
+}
+
+fn item(name: &str, size: u64, chance: f64) -> Item {
+    Item {
+        name: name.to_owned(),
+        size,
+        chance,
+    }
+}
+
+/// Names of each layer's items.
+fn names<'a>(items: &'a [Item], plan: &Plan) -> Vec<Vec<&'a str>> {
+    let of_layer = |layer: &PlannedLayer| {
+        layer
+            .items
+            .iter()
+            .map(|&i| items[i].name.as_str())
+            .collect()
+    };
+    plan.layers.iter().map(of_layer).collect()
+}
+
+fn any_item() -> impl Strategy<Value = Item> {
+    let size = prop_oneof![
+        Just(0),
+        Just(4096),
+        Just(u64::MAX),
+        0..100_000u64,
+        0..1_000_000_000u64,
+        any::<u64>()
+    ];
+    let chance = prop_oneof![
+        Just(0.0),
+        Just(-0.0),
+        Just(1.0),
+        Just(f64::NAN),
+        Just(f64::NEG_INFINITY),
+        Just(1e-17),
+        0.0..=1.0f64,
+        any::<f64>()
+    ];
+    // Few names, so that many are there twice.
+    ("[a-d]{1,2}", size, chance).prop_map(|(name, size, chance)| Item { name, size, chance })
+}
+
+proptest! {
+    #[test]
+    fn loses_nothing_doubles_nothing_and_keeps_to_the_budget(
+        items in prop::collection::vec(any_item(), 0..40),
+        max in prop_oneof![1..6usize, Just(100), Just(usize::MAX)],
+    ) {
+        let plan = plan(&items, layers(max));
+        prop_assert!(plan.layers.len() <= max);
+        prop_assert!(plan.expected_bytes() >= 0.0);
+
+        let mut seen: Vec<usize> = Vec::new();
+        for layer in &plan.layers {
+            prop_assert!(!layer.items.is_empty());
+            prop_assert!((0.0..=1.0).contains(&layer.chance));
+            let size = layer.items.iter().fold(0u64, |sum, &i| sum.saturating_add(items[i].size));
+            prop_assert_eq!(layer.size, size);
+            prop_assert!(layer.items.is_sorted_by_key(|&i| &items[i].name));
+            seen.extend(&layer.items);
+        }
+        seen.sort_unstable();
+        prop_assert_eq!(seen, (0..items.len()).collect::<Vec<_>>());
+        prop_assert!(plan.layers.is_sorted_by_key(|layer| layer.chance));
+    }
+
+    #[test]
+    fn does_not_depend_on_the_order_of_the_items(
+        (items, shuffled) in prop::collection::vec(any_item(), 0..40)
+            .prop_flat_map(|items| (Just(items.clone()), Just(items).prop_shuffle())),
+        max in 1..8usize,
+    ) {
+        let described = |items: &[Item]| -> Vec<Vec<(String, u64, u64)>> {
+            let of_item = |&i: &usize| {
+                let Item { name, size, chance } = &items[i];
+                (name.clone(), *size, clamped(*chance).to_bits())
+            };
+            plan(items, layers(max)).layers.iter().map(|l| l.items.iter().map(of_item).collect()).collect()
+        };
+        prop_assert_eq!(described(&items), described(&shuffled));
+    }
+}
+
+#[test]
+fn nothing_makes_no_layer() {
+    assert_eq!(plan(&[], layers(5)), Plan::default());
+}
+
+#[test]
+fn one_layer_takes_all() {
+    let items = [item("b", 10, 0.5), item("a", 20, 0.5)];
+    let plan = plan(&items, layers(1));
+    assert_eq!(
+        plan.layers,
+        [PlannedLayer {
+            items: vec![1, 0],
+            size: 30,
+            chance: 0.75
+        }]
+    );
+    assert_eq!(plan.expected_bytes(), 30.0 * 0.75 + LAYER_COST as f64);
+}
+
+#[test]
+fn what_never_changes_and_what_always_changes_get_a_layer_each() {
+    let items = [
+        item("a", 50_000_000, 0.0),
+        item("b", 40_000_000, 1.0),
+        item("c", 10_000_000, 0.0),
+        item("d", 60_000_000, 1.0),
+    ];
+    assert_eq!(
+        names(&items, &plan(&items, layers(4))),
+        [["a", "c"], ["b", "d"]]
+    );
+}
+
+#[test]
+fn an_empty_item_that_always_changes_does_not_spoil_a_large_one() {
+    let items = [
+        item("large", 100_000_000, 0.01),
+        item("empty", 0, 1.0),
+        item("log", 70_000, 0.9),
+    ];
+    let plan = plan(&items, layers(2));
+    assert_eq!(names(&items, &plan), [vec!["large"], vec!["empty", "log"]]);
+}
+
+#[test]
+fn layers_that_save_less_than_they_cost_are_not_made() {
+    let small: Vec<Item> = (0..20)
+        .map(|i| item(&i.to_string(), 500, 0.1 + f64::from(i) / 50.0))
+        .collect();
+    assert_eq!(plan(&small, layers(20)).layers.len(), 1);
+    let empty: Vec<Item> = (0..20).map(|i| item(&i.to_string(), 0, 1.0)).collect();
+    assert_eq!(plan(&empty, layers(20)).layers.len(), 1);
+}
+
+#[test]
+fn a_giant_is_left_alone() {
+    let mut items: Vec<Item> = (0..9)
+        .map(|i| item(&i.to_string(), 1_000_000, 0.2))
+        .collect();
+    items.push(item("giant", u64::MAX, 0.2));
+    let plan = plan(&items, layers(2));
+    assert_eq!(plan.layers[0].items, [9]);
+    assert_eq!(plan.layers[1].items.len(), 9);
+}
+
+#[test]
+fn equal_items_are_spread_evenly_and_equal_layers_ordered_by_name() {
+    let items: Vec<Item> = ["d", "b", "c", "a"]
+        .map(|name| item(name, 9_000_000, 0.5))
+        .into();
+    assert_eq!(
+        names(&items, &plan(&items, layers(2))),
+        [["a", "b"], ["c", "d"]]
+    );
+}
+
+#[test]
+fn more_items_than_are_planned_exactly() {
+    let items = packages(2000, 7);
+    let plan = plan(&items, layers(64));
+    assert_eq!(
+        plan.layers
+            .iter()
+            .map(|layer| layer.items.len())
+            .sum::<usize>(),
+        2000
+    );
+    assert!(plan.expected_bytes() < 0.7 * hashed(&items, 64).expected_bytes());
+}
+
+/// SplitMix64: the same numbers on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    /// In `0..1`.
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// Like a Debian: sizes log-normal from 10 KB to 100 MB, chances from 0.02 to 0.6, and three
+/// components that are in every update (the package database, say).
+fn packages(count: usize, seed: u64) -> Vec<Item> {
+    let mut random = Random(seed);
+    (0..count)
+        .map(|i| {
+            // Twelve uniform numbers make a normal one.
+            let normal = (0..12).map(|_| random.unit()).sum::<f64>() - 6.0;
+            let size = (13.0 + 1.9 * normal).exp().clamp(1e4, 1e8) as u64;
+            let chance = if i < 3 {
+                1.0
+            } else {
+                0.02 * 30f64.powf(random.unit())
+            };
+            item(&format!("{:08x}", random.next() >> 32), size, chance)
+        })
+        .collect()
+}
+
+/// Bins by a hash of the name.
+fn hashed(items: &[Item], bins: u64) -> Plan {
+    let mut layers: HashMap<u64, Vec<usize>> = HashMap::new();
+    for (i, item) in items.iter().enumerate() {
+        let hash = item
+            .name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        layers.entry(hash % bins).or_default().push(i);
+    }
+    Plan {
+        layers: layers
+            .into_values()
+            .map(|members| planned_layer(items, members))
+            .collect(),
+    }
+}
+
+/// Measured: 0.31 of the bytes of one layer, against 0.77 for bins by hash.
+#[test]
+fn costs_far_less_than_bins_by_hash() {
+    let items = packages(450, 1);
+    let found = plan(&items, layers(64)).expected_bytes();
+    assert!(found < 0.5 * hashed(&items, 64).expected_bytes());
+    assert!(found < 0.35 * plan(&items, layers(1)).expected_bytes());
+}
+
+/// The lowest cost of all partitions of `items[at..]` into `layers` and up to `max` layers in all.
+fn exhaustive(items: &[Item], at: usize, layers: &mut Vec<Part>, max: usize) -> f64 {
+    if at == items.len() {
+        return layers
+            .iter()
+            .map(|layer| layer.cost() + LAYER_COST as f64)
+            .sum();
+    }
+    let part = Part::of(&items[at]);
+    let mut best = f64::INFINITY;
+    for index in 0..layers.len() {
+        let before = layers[index];
+        layers[index] = before.join(part);
+        best = best.min(exhaustive(items, at + 1, layers, max));
+        layers[index] = before;
+    }
+    if layers.len() < max {
+        layers.push(part);
+        best = best.min(exhaustive(items, at + 1, layers, max));
+        layers.pop();
+    }
+    best
+}
+
+/// Measured over 12,000 cases: optimal in 98.2 %, at worst 1.036 times the optimum, 1.00004 in the
+/// mean.
+#[test]
+fn is_close_to_the_best_of_all_partitions() {
+    let mut random = Random(1);
+    let cases = 3000;
+    let (mut worst, mut optimal) = (1.0f64, 0);
+    for case in 0..cases {
+        let (count, max) = (1 + random.below(8), 1 + random.below(4) as usize);
+        let items: Vec<Item> = (0..count)
+            .map(|i| {
+                let size = match case % 3 {
+                    0 => random.below(1_000_000),
+                    1 => (9.0 + 10.0 * random.unit()).exp() as u64,
+                    _ => [0, 1000, 100_000, 100_000_000][random.below(4) as usize],
+                };
+                let chance = match random.below(10) {
+                    0 => 0.0,
+                    1 => 1.0,
+                    2 | 3 => 0.3,
+                    _ => random.unit(),
+                };
+                item(&i.to_string(), size, chance)
+            })
+            .collect();
+        let best = exhaustive(&items, 0, &mut Vec::new(), max);
+        let ratio = plan(&items, layers(max)).expected_bytes() / best;
+        assert!(ratio > 1.0 - 1e-9, "cheaper than the best: {items:?}");
+        worst = worst.max(ratio);
+        optimal += usize::from(ratio < 1.0 + 1e-9);
+    }
+    assert!(worst <= 1.05, "{worst} times the optimum");
+    assert!(
+        optimal * 100 >= cases * 95,
+        "optimal in {optimal} of {cases}"
+    );
+}
+
+/// How many items of both plans would have to change layers, for the best naming of layers
+/// (greedily).
+fn moved(old: (&[Item], &Plan), new: (&[Item], &Plan)) -> usize {
+    let new_home: HashMap<&str, usize> = names(new.0, new.1)
+        .into_iter()
+        .enumerate()
+        .flat_map(|(index, names)| names.into_iter().map(move |name| (name, index)))
+        .collect();
+    let mut shared: HashMap<(usize, usize), usize> = HashMap::new();
+    for (index, layer) in names(old.0, old.1).iter().enumerate() {
+        for home in layer.iter().filter_map(|name| new_home.get(name)) {
+            *shared.entry((index, *home)).or_default() += 1;
+        }
+    }
+    let total: usize = shared.values().sum();
+    let mut pairs: Vec<_> = shared
+        .into_iter()
+        .map(|(pair, count)| (count, pair))
+        .collect();
+    pairs.sort_unstable_by(|a, b| b.cmp(a));
+    let (mut old_used, mut new_used) = (HashSet::new(), HashSet::new());
+    let mut stayed = 0;
+    for (count, (a, b)) in pairs {
+        if !old_used.contains(&a) && !new_used.contains(&b) {
+            old_used.insert(a);
+            new_used.insert(b);
+            stayed += count;
+        }
+    }
+    total - stayed
+}
+
+/// The mean of `moved` over changes of single items, 400 items in 64 layers.
+fn mean_moved(change: impl Fn(&mut Vec<Item>, usize)) -> f64 {
+    let (mut total, mut count) = (0, 0);
+    for seed in 100..102 {
+        let items = packages(400, seed);
+        let before = plan(&items, layers(64));
+        for at in (0..items.len()).step_by(25) {
+            let mut changed = items.clone();
+            change(&mut changed, at);
+            total += moved((&items, &before), (&changed, &plan(&changed, layers(64))));
+            count += 1;
+        }
+    }
+    f64::from(u32::try_from(total).unwrap()) / f64::from(count)
+}
+
+/// Where the number of bins follows that of the items, or tiers are cut by mean and deviation,
+/// nearly all move.
+#[test]
+fn an_item_less_moves_few_others() {
+    let mean = mean_moved(|items, at| drop(items.remove(at)));
+    assert!(mean <= 4.0, "{mean} of 400 items moved");
+}
+
+#[test]
+fn an_item_that_grows_by_a_hundredth_moves_few_others() {
+    let mean = mean_moved(|items, at| items[at].size += items[at].size / 100);
+    assert!(mean <= 2.0, "{mean} of 400 items moved");
+}

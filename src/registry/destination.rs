@@ -1,0 +1,160 @@
+//! Destinations as containers-transports(5) writes them.
+
+use std::str::FromStr;
+
+use anyhow::{Error, Result, bail, ensure};
+use camino::Utf8PathBuf;
+
+use crate::oci::check_tag;
+
+/// Where an image is written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// `oci:PATH[:TAG]`, an image layout.
+    Layout {
+        /// The layout's directory.
+        path: Utf8PathBuf,
+        /// The image's name in the layout.
+        tag: Option<String>,
+    },
+    /// `oci-archive:PATH[:TAG]`, or a path alone: a layout in a tar file.
+    Archive {
+        /// The archive.
+        path: Utf8PathBuf,
+        /// The image's name in the archive.
+        tag: Option<String>,
+    },
+    /// `-`: an archive on standard output.
+    Stdout {
+        /// The image's name in the archive.
+        tag: Option<String>,
+    },
+}
+
+/// Transports that other tools have, with what to do instead.
+const ELSEWHERE: [(&str, &str); 7] = [
+    (
+        "containers-storage",
+        "skopeo copy oci:PATH containers-storage:NAME",
+    ),
+    (
+        "docker",
+        "skopeo copy --preserve-digests oci:PATH docker://NAME",
+    ),
+    (
+        "registry",
+        "skopeo copy --preserve-digests oci:PATH docker://NAME",
+    ),
+    ("docker-archive", "skopeo copy oci:PATH docker-archive:FILE"),
+    ("docker-daemon", "skopeo copy oci:PATH docker-daemon:NAME"),
+    ("dir", "skopeo copy oci:PATH dir:DIRECTORY"),
+    (
+        "ostree-unverified-image",
+        "skopeo copy oci:PATH docker://NAME",
+    ),
+];
+
+impl FromStr for Destination {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "-" {
+            return Ok(Self::Stdout { tag: None });
+        }
+        ensure!(
+            !text.is_empty(),
+            "the output is empty: use oci:PATH[:TAG], oci-archive:PATH[:TAG], a path, or -"
+        );
+        let is_transport = |word: &str| {
+            let mut bytes = word.bytes();
+            bytes.next().is_some_and(|b| b.is_ascii_lowercase())
+                && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
+        match text.split_once(':').filter(|(word, _)| is_transport(word)) {
+            Some(("oci", rest)) => {
+                let (path, tag) = path_and_tag(text, rest)?;
+                Ok(Self::Layout { path, tag })
+            }
+            Some(("oci-archive", rest)) => {
+                let (path, tag) = path_and_tag(text, rest)?;
+                Ok(Self::Archive { path, tag })
+            }
+            Some((other, _)) => match ELSEWHERE.iter().find(|(name, _)| *name == other) {
+                Some((_, instead)) => bail!(
+                    "{text}: writing to '{other}:' is not supported; write an oci: layout and then run '{instead}'"
+                ),
+                None => bail!(
+                    "{text}: unknown transport '{other}:'; use oci:PATH[:TAG] or oci-archive:PATH[:TAG] (for a path with a colon in it, too)"
+                ),
+            },
+            None => Ok(Self::Archive {
+                path: text.into(),
+                tag: None,
+            }),
+        }
+    }
+}
+
+/// Splits at the first colon, as containers/image does.
+fn path_and_tag(text: &str, rest: &str) -> Result<(Utf8PathBuf, Option<String>)> {
+    let (path, tag) = match rest.split_once(':') {
+        Some((path, tag)) => (path, Some(tag)),
+        None => (rest, None),
+    };
+    ensure!(!path.is_empty(), "{text}: the path is missing");
+    if let Some(tag) = tag {
+        check_tag(tag)?;
+    }
+    Ok((path.into(), tag.map(str::to_owned)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn reads_what_users_write() {
+        let layout = |path: &str, tag: Option<&str>| Destination::Layout {
+            path: path.into(),
+            tag: tag.map(str::to_owned),
+        };
+        let archive = |path: &str, tag: Option<&str>| Destination::Archive {
+            path: path.into(),
+            tag: tag.map(str::to_owned),
+        };
+        for (text, expected) in [
+            ("-", Destination::Stdout { tag: None }),
+            ("oci:/a/b", layout("/a/b", None)),
+            ("oci:b:latest", layout("b", Some("latest"))),
+            (
+                "oci:b:quay.io/x/y:1.0",
+                layout("b", Some("quay.io/x/y:1.0")),
+            ),
+            ("oci-archive:b.tar", archive("b.tar", None)),
+            ("b.tar", archive("b.tar", None)),
+            ("./odd:name", archive("./odd:name", None)),
+        ] {
+            assert_eq!(text.parse::<Destination>().unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_the_rest_and_says_what_to_do() {
+        for (text, why) in [
+            ("", "output is empty"),
+            ("oci:", "path is missing"),
+            ("oci:a:", "cannot name an image"),
+            ("oci:a:b c", "cannot name an image"),
+            ("docker://quay.io/a/b", "skopeo copy --preserve-digests"),
+            (
+                "containers-storage:a",
+                "skopeo copy oci:PATH containers-storage",
+            ),
+            ("foo:bar", "unknown transport 'foo:'"),
+        ] {
+            let error = text.parse::<Destination>().unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What was built, for a person.
+
+use std::fmt::Write;
+
+use crate::pipeline::{Built, LayerSummary};
+
+/// A size as people read it: three digits and a decimal unit, as podman prints sizes.
+pub fn human_size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut size = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    while size >= 999.5 && unit + 1 < UNITS.len() {
+        size /= 1000.0;
+        unit += 1;
+    }
+    let digits = match size {
+        s if s < 9.995 => 2,
+        s if s < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{size:.digits$} {}", UNITS[unit])
+}
+
+/// One line about the image.
+pub fn summary_line(built: &Built) -> String {
+    format!(
+        "{} entries, {} packages, {} layers, {}, commit {}",
+        built.entries,
+        built.packages,
+        built.layers.len(),
+        human_size(built.size()),
+        built.commit
+    )
+}
+
+/// A line a layer: number, size, share of the image, chance to change, components.
+pub fn layer_table(layers: &[LayerSummary]) -> String {
+    let total: u64 = layers.iter().map(|layer| layer.size).sum();
+    let mut table = String::from("layer      size  share  chance  components\n");
+    for (at, layer) in layers.iter().enumerate() {
+        let share = 100.0 * layer.size as f64 / total.max(1) as f64;
+        let components = match layer.components.as_slice() {
+            [] => "(the commit)".to_owned(),
+            components => shortened(components),
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            table,
+            "{at:>5}  {:>8}  {share:>4.1}%  {:>6.3}  {components}",
+            human_size(layer.size),
+            layer.chance
+        );
+    }
+    table
+}
+
+/// The first names, and how many more there are.
+fn shortened(names: &[String]) -> String {
+    const WIDTH: usize = 60;
+    let mut line = String::new();
+    for (at, name) in names.iter().enumerate() {
+        if at > 0 && line.len() + name.len() > WIDTH {
+            let _ = write!(line, " and {} more", names.len() - at);
+            break;
+        }
+        if at > 0 {
+            line.push(' ');
+        }
+        line.push_str(name);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.00 kB"),
+            (12_345, "12.3 kB"),
+            (999_499, "999 kB"),
+            (999_500, "1.00 MB"),
+            (1_234_567_890, "1.23 GB"),
+        ] {
+            assert_eq!(human_size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn long_lists_are_shortened() {
+        let names: Vec<String> = (0..100).map(|n| format!("name-{n}")).collect();
+        let line = shortened(&names);
+        assert!(line.len() < 90 && line.contains(" and "), "{line}");
+        assert_eq!(shortened(&names[..2]), "name-0 name-1");
+    }
+}

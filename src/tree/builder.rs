@@ -1,0 +1,281 @@
+//! Making a [`Tree`]: entries come in any order in which parents precede children.
+
+use std::collections::HashMap;
+
+use anyhow::{Result, bail};
+
+use super::{Entry, EntryId, Hint, Kind, Span, Tree, Xattrs};
+
+/// What a new entry is like.
+#[derive(Debug, Clone)]
+pub struct Metadata {
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits; more than `07777` is cut off.
+    pub permissions: u32,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+    /// Last modification, in seconds since the epoch.
+    pub mtime: i64,
+    /// The size of the content in bytes.
+    pub size: u64,
+    /// Extended attributes in any order. Those that are hints to us become a [`Hint`], others
+    /// that are not content are dropped.
+    pub xattrs: Xattrs,
+}
+
+impl Metadata {
+    /// A directory of root with `permissions`, for what has to be there and is not.
+    pub fn directory(permissions: u32) -> Self {
+        Self {
+            kind: Kind::Directory,
+            permissions,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            size: 0,
+            xattrs: Vec::new(),
+        }
+    }
+}
+
+/// Collects entries; [`TreeBuilder::finish`] puts them in canonical order.
+#[derive(Debug)]
+pub struct TreeBuilder {
+    entries: Vec<Entry>,
+    text: String,
+    xattrs: Vec<Xattrs>,
+    known_xattrs: HashMap<Xattrs, u32>,
+    hints: HashMap<EntryId, Hint>,
+}
+
+impl TreeBuilder {
+    /// Starts with the root directory. It takes the id [`EntryId::ROOT`] and keeps it.
+    pub fn new(root: Metadata) -> Self {
+        let mut builder = Self {
+            entries: Vec::new(),
+            text: String::new(),
+            xattrs: vec![Vec::new()],
+            known_xattrs: HashMap::from([(Vec::new(), 0)]),
+            hints: HashMap::new(),
+        };
+        let entry = builder.make(EntryId::ROOT, Span::default(), Span::default(), root);
+        builder.entries.push(entry);
+        builder
+    }
+
+    /// Adds an entry to directory `parent`. `target` is where a symbolic link points.
+    ///
+    /// # Errors
+    /// When the tree grows beyond 4 GiB of names or 2^32 entries.
+    pub fn push(
+        &mut self,
+        parent: EntryId,
+        name: &str,
+        target: &str,
+        metadata: Metadata,
+    ) -> Result<EntryId> {
+        let (name, target) = (self.span(name)?, self.span(target)?);
+        let Ok(id) = u32::try_from(self.entries.len()) else {
+            bail!("the tree has more than {} entries", u32::MAX);
+        };
+        let entry = self.make(parent, name, target, metadata);
+        self.entries.push(entry);
+        Ok(EntryId(id))
+    }
+
+    /// Says that `link` is a further hard link of `first`, an earlier entry.
+    pub fn link(&mut self, link: EntryId, first: EntryId) {
+        self.entries[link.index()].inode = self.entries[first.index()].inode;
+    }
+
+    /// The tree, and for each id that [`TreeBuilder::push`] gave the id in the tree.
+    pub fn finish(self) -> (Tree, Vec<EntryId>) {
+        let count = self.entries.len();
+        let text = self.text;
+        let name = |e: &Entry| &text[e.name.start as usize..(e.name.start + e.name.len) as usize];
+        // Children of each directory, by old ids, sorted by name.
+        let mut by_parent: Vec<u32> = (1..count as u32).collect();
+        by_parent.sort_unstable_by(|a, b| {
+            let (a, b) = (&self.entries[*a as usize], &self.entries[*b as usize]);
+            (a.parent, name(a)).cmp(&(b.parent, name(b)))
+        });
+        let mut runs = vec![(0u32, 0u32); count];
+        for (at, id) in by_parent.iter().enumerate() {
+            let run = &mut runs[self.entries[*id as usize].parent.index()];
+            if run.1 == 0 {
+                run.0 = at as u32;
+            }
+            run.1 = at as u32 + 1;
+        }
+        // A depth-first walk gives the new numbers.
+        let mut new_ids = vec![EntryId::ROOT; count];
+        let mut order = Vec::with_capacity(count);
+        let mut pending = vec![0u32];
+        while let Some(old) = pending.pop() {
+            new_ids[old as usize] = EntryId(order.len() as u32);
+            order.push(old);
+            let (start, end) = runs[old as usize];
+            pending.extend(by_parent[start as usize..end as usize].iter().rev());
+        }
+        // The first link of a file in the new order stands for all of them.
+        let mut first_link: HashMap<EntryId, EntryId> = HashMap::new();
+        let mut entries = Vec::with_capacity(count);
+        for old in order {
+            let mut entry = self.entries[old as usize].clone();
+            let id = new_ids[old as usize];
+            entry.parent = new_ids[entry.parent.index()];
+            entry.children = runs[old as usize];
+            entry.inode = match entry.kind {
+                Kind::Regular => *first_link.entry(entry.inode).or_insert(id),
+                _ => id,
+            };
+            entries.push(entry);
+        }
+        let children = by_parent
+            .into_iter()
+            .map(|old| new_ids[old as usize])
+            .collect();
+        let hints = self
+            .hints
+            .into_iter()
+            .map(|(old, hint)| (new_ids[old.index()], hint))
+            .collect();
+        let tree = Tree {
+            entries,
+            children,
+            text,
+            xattrs: self.xattrs,
+            hints,
+        };
+        (tree, new_ids)
+    }
+
+    fn make(&mut self, parent: EntryId, name: Span, target: Span, metadata: Metadata) -> Entry {
+        let id = EntryId(self.entries.len() as u32);
+        if let Some(hint) = Hint::from_xattrs(&metadata.xattrs) {
+            self.hints.insert(id, hint);
+        }
+        Entry {
+            size: metadata.size,
+            mtime: metadata.mtime,
+            uid: metadata.uid,
+            gid: metadata.gid,
+            kind: metadata.kind,
+            parent,
+            permissions: (metadata.permissions & 0o7777) as u16,
+            name,
+            target,
+            xattrs: self.intern(metadata.xattrs),
+            inode: id,
+            children: (0, 0),
+        }
+    }
+
+    fn span(&mut self, text: &str) -> Result<Span> {
+        let (Ok(start), Ok(len)) = (u32::try_from(self.text.len()), u32::try_from(text.len()))
+        else {
+            bail!("the names of the tree take more than 4 GiB");
+        };
+        if start.checked_add(len).is_none() {
+            bail!("the names of the tree take more than 4 GiB");
+        }
+        self.text.push_str(text);
+        Ok(Span { start, len })
+    }
+
+    fn intern(&mut self, mut xattrs: Xattrs) -> u32 {
+        xattrs.retain(|(name, _)| super::xattrs::is_content(name));
+        xattrs.sort_unstable();
+        xattrs.dedup_by(|a, b| a.0 == b.0);
+        if let Some(known) = self.known_xattrs.get(&xattrs) {
+            return *known;
+        }
+        let id = self.xattrs.len() as u32;
+        self.xattrs.push(xattrs.clone());
+        self.known_xattrs.insert(xattrs, id);
+        id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn file(size: u64) -> Metadata {
+        Metadata {
+            kind: Kind::Regular,
+            size,
+            ..Metadata::directory(0o644)
+        }
+    }
+
+    /// The same tree pushed in two orders.
+    fn build(reversed: bool) -> Tree {
+        let mut builder = TreeBuilder::new(Metadata::directory(0o755));
+        let mut names = vec!["b", "a", "a.b", "é"];
+        if reversed {
+            names.reverse();
+        }
+        for name in names {
+            let dir = builder
+                .push(EntryId::ROOT, name, "", Metadata::directory(0o755))
+                .unwrap();
+            let mut inner = ["y", "x"];
+            if reversed {
+                inner.reverse();
+            }
+            let ids = inner.map(|n| builder.push(dir, n, "", file(3)).unwrap());
+            if name == "a" {
+                builder.link(ids[1], ids[0]);
+            }
+        }
+        builder.finish().0
+    }
+
+    #[test]
+    fn the_order_of_pushing_does_not_show() {
+        for tree in [build(false), build(true)] {
+            let paths: Vec<String> = tree.ids().map(|id| tree.path(id).into_string()).collect();
+            assert_eq!(
+                paths,
+                [
+                    "", "a", "a/x", "a/y", "a.b", "a.b/x", "a.b/y", "b", "b/x", "b/y", "é", "é/x",
+                    "é/y"
+                ]
+            );
+            let inodes: Vec<usize> = tree.ids().map(|id| tree.inode(id).index()).collect();
+            assert_eq!(inodes, [0, 1, 2, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+        }
+    }
+
+    #[test]
+    fn attributes_are_sorted_and_shared() {
+        let mut builder = TreeBuilder::new(Metadata::directory(0o755));
+        let pair = |k: &str| (k.as_bytes().to_vec(), b"v".to_vec());
+        for (name, xattrs) in [
+            ("p", vec![pair("user.b"), pair("user.a")]),
+            (
+                "q",
+                vec![pair("user.a"), pair("user.component"), pair("user.b")],
+            ),
+        ] {
+            let metadata = Metadata { xattrs, ..file(1) };
+            builder.push(EntryId::ROOT, name, "", metadata).unwrap();
+        }
+        let (tree, _) = builder.finish();
+        let [p, q] = tree.children(EntryId::ROOT) else {
+            unreachable!()
+        };
+        assert_eq!(tree.xattrs(*p), &[pair("user.a"), pair("user.b")]);
+        assert_eq!(tree.entry(*p).xattrs, tree.entry(*q).xattrs);
+    }
+
+    #[test]
+    fn a_million_entries_fit_in_a_fraction_of_a_gibibyte() {
+        assert!(size_of::<Entry>() <= 80, "{}", size_of::<Entry>());
+    }
+}

@@ -1,0 +1,427 @@
+//! One walk over a directory on disk. A rootfs is hostile input: everything below it is reached
+//! through directory handles, and no link is ever followed.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, OsStr};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use camino::{Utf8Path, Utf8PathBuf};
+use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt};
+use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+
+use super::filter::Verdict;
+use super::{
+    Contents, EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder, Xattrs, xattrs,
+};
+
+/// How many faults of a rootfs are listed before the rest is only counted.
+const LISTED_FAULTS: usize = 10;
+
+/// What tells whether a file is still the one that was scanned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Stamp {
+    inode: u64,
+    size: i64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(stat: &Stat) -> Self {
+        Self {
+            inode: stat.st_ino,
+            size: stat.st_size,
+            changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
+        }
+    }
+}
+
+/// A directory on disk that has been scanned: opens the content of its files.
+#[derive(Debug)]
+pub struct Directory {
+    path: Utf8PathBuf,
+    handle: Dir,
+    stamps: Vec<Stamp>,
+    /// The tree's `/etc` lies at `/usr/etc` on disk: a checkout of a commit.
+    etc_is_in_usr: bool,
+}
+
+/// Reads the tree below the directory at `path`, without the content of files. Where there is
+/// only `/usr/etc`, as in a checkout of a commit, the tree has it as `/etc`.
+///
+/// # Errors
+/// When `path` is no readable directory; when an entry cannot be part of an image (a
+/// special file, a name or link target that is not UTF-8, a `.wh.` name): up to ten such entries are named.
+pub fn scan(path: &Utf8Path, filter: &Filter) -> Result<(Tree, Directory)> {
+    let handle = open_root(path)?;
+    let stat = rustix::fs::fstat(&handle).with_context(|| format!("reading rootfs {path}"))?;
+    let xattrs = directory_xattrs(&handle).with_context(|| format!("reading rootfs {path}"))?;
+    let proc_links = std::fs::symlink_metadata("/proc/self/fd").is_ok();
+    let mut walk = Walk {
+        filter,
+        proc_links,
+        links: HashMap::new(),
+        etc_is_in_usr: false,
+        builder: TreeBuilder::new(metadata(&stat, Kind::Directory, xattrs)),
+        stamps: vec![Stamp::of(&stat)],
+        faults: Vec::new(),
+        fault_count: 0,
+    };
+    walk.run(&handle)
+        .with_context(|| format!("reading rootfs {path}"))?;
+    if walk.fault_count > 0 {
+        let more = walk.fault_count - walk.faults.len();
+        let list = walk.faults.join("\n  ");
+        let rest = match more {
+            0 => String::new(),
+            n => format!("\n  and {n} more"),
+        };
+        bail!("rootfs {path} has entries that no image can hold:\n  {list}{rest}");
+    }
+    for unmatched in filter.unmatched() {
+        tracing::warn!("--prune /{unmatched}: there is no such path in the rootfs");
+    }
+    let (tree, new_ids) = walk.builder.finish();
+    let mut stamps = vec![Stamp::default(); tree.len()];
+    for (stamp, id) in walk.stamps.into_iter().zip(new_ids) {
+        stamps[id.index()] = stamp;
+    }
+    let directory = Directory {
+        path: path.to_owned(),
+        handle,
+        stamps,
+        etc_is_in_usr: walk.etc_is_in_usr,
+    };
+    Ok((tree, directory))
+}
+
+fn open_root(path: &Utf8Path) -> Result<Dir> {
+    let found = std::fs::metadata(path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => {
+            anyhow!("no rootfs at {path}: there is no such directory; is it mounted there?")
+        }
+        _ => anyhow!(e).context(format!("opening rootfs {path}")),
+    })?;
+    ensure!(
+        found.is_dir(),
+        "rootfs {path} is not a directory; give the directory that holds usr, etc and var"
+    );
+    Dir::open_ambient_dir(path, cap_std::ambient_authority())
+        .with_context(|| format!("opening rootfs {path}"))
+}
+
+/// An entry that has been looked at but is not in the tree yet.
+struct Seen {
+    parent: EntryId,
+    name: String,
+    target: String,
+    stat: Stat,
+    kind: Kind,
+    xattrs: Xattrs,
+    verdict: Verdict,
+}
+
+struct Walk<'f> {
+    filter: &'f Filter,
+    proc_links: bool,
+    /// The first entry of each file, by device and inode: numbers of inodes repeat across mounts.
+    links: HashMap<(u64, u64), EntryId>,
+    etc_is_in_usr: bool,
+    builder: TreeBuilder,
+    stamps: Vec<Stamp>,
+    faults: Vec<String>,
+    fault_count: usize,
+}
+
+impl Walk<'_> {
+    /// Depth first, with the directories still to read on a list instead of the stack and no
+    /// handle held open: neither depth nor width of a hostile tree exhausts anything.
+    fn run(&mut self, root: &Dir) -> Result<()> {
+        let lacks_etc = rustix::fs::statat(root, "etc", AtFlags::SYMLINK_NOFOLLOW).is_err();
+        let mut pending: Vec<(EntryId, Utf8PathBuf)> = vec![(EntryId::ROOT, Utf8PathBuf::new())];
+        while let Some((id, path)) = pending.pop() {
+            let opened = match path.as_str() {
+                "" => root.try_clone(),
+                below => root.open_dir_nofollow(below),
+            };
+            let dir = opened.with_context(|| format!("opening directory /{path}"))?;
+            let seen = self
+                .list(&dir, id, &path)
+                .with_context(|| format!("reading directory /{path}"))?;
+            for mut entry in seen {
+                if lacks_etc && path == "usr" && entry.name == "etc" {
+                    entry.parent = EntryId::ROOT;
+                    self.etc_is_in_usr = true;
+                }
+                let descend = entry.kind == Kind::Directory && entry.verdict == Verdict::Keep;
+                let child = descend.then(|| path.join(&entry.name));
+                let id = self.add(entry)?;
+                pending.extend(child.map(|child| (id, child)));
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, dir: &Dir, parent: EntryId, path: &Utf8Path) -> Result<Vec<Seen>> {
+        let mut listed = Vec::new();
+        for item in dir.entries()? {
+            let name = item?.file_name();
+            let Some(name) = name.to_str() else {
+                self.fault(path, &name, "its name is not UTF-8; rename or remove it");
+                continue;
+            };
+            let full = path.join(name);
+            let verdict = self.filter.verdict(full.as_str());
+            if verdict == Verdict::Drop {
+                continue;
+            }
+            if name.starts_with(".wh.") {
+                let why = "container tools take this name for a whiteout (a deleted file); rename or remove it";
+                self.fault(path, OsStr::new(name), why);
+                continue;
+            }
+            let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+                .with_context(|| format!("reading /{full}"))?;
+            let Some(kind) = self.kind(&stat, path, name) else {
+                continue;
+            };
+            let target = match kind {
+                Kind::Symlink => match self.target(dir, path, name)? {
+                    Some(target) => target,
+                    None => continue,
+                },
+                _ => String::new(),
+            };
+            let xattrs = self
+                .xattrs(dir, name, kind)
+                .with_context(|| format!("reading the extended attributes of /{full}"))?;
+            listed.push(Seen {
+                parent,
+                name: name.to_owned(),
+                target,
+                stat,
+                kind,
+                xattrs,
+                verdict,
+            });
+        }
+        Ok(listed)
+    }
+
+    fn add(&mut self, seen: Seen) -> Result<EntryId> {
+        let metadata = metadata(&seen.stat, seen.kind, seen.xattrs);
+        let id = self
+            .builder
+            .push(seen.parent, &seen.name, &seen.target, metadata)?;
+        self.stamps.push(Stamp::of(&seen.stat));
+        if seen.kind == Kind::Regular {
+            // Not by the link count: overlay file systems report a stale one after a copy-up.
+            let key = (seen.stat.st_dev, seen.stat.st_ino);
+            let first = *self.links.entry(key).or_insert(id);
+            if first != id {
+                self.builder.link(id, first);
+            }
+        }
+        Ok(id)
+    }
+
+    /// The kind of an entry; none, with or without a fault, for a special file.
+    fn kind(&mut self, stat: &Stat, path: &Utf8Path, name: &str) -> Option<Kind> {
+        let what = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => return Some(Kind::Directory),
+            FileType::RegularFile => return Some(Kind::Regular),
+            FileType::Symlink => return Some(Kind::Symlink),
+            FileType::Socket => "a socket",
+            FileType::Fifo => "a fifo",
+            FileType::CharacterDevice | FileType::BlockDevice => "a device node",
+            FileType::Unknown => "of a type unknown here",
+        };
+        if self.filter.special_files == SpecialFiles::Skip {
+            tracing::debug!("left out /{}: it is {what}", path.join(name));
+        } else {
+            let why = format!(
+                "it is {what}; remove it, or leave such files out with --skip-special-files"
+            );
+            self.fault(path, OsStr::new(name), &why);
+        }
+        None
+    }
+
+    fn target(&mut self, dir: &Dir, path: &Utf8Path, name: &str) -> Result<Option<String>> {
+        let target = rustix::fs::readlinkat(dir, name, Vec::new())
+            .with_context(|| format!("reading the link /{}", path.join(name)))?;
+        let target = target.into_string().ok();
+        if target.is_none() {
+            let why = "the link's target is not UTF-8; remove the link";
+            self.fault(path, OsStr::new(name), why);
+        }
+        Ok(target)
+    }
+
+    /// The extended attributes of an entry. The path through /proc reads them without opening
+    /// the file; a container without /proc takes the longer way, which links do not have.
+    fn xattrs(&self, dir: &Dir, name: &str, kind: Kind) -> Result<Xattrs> {
+        if self.proc_links {
+            use std::os::fd::AsRawFd;
+            let path = format!("/proc/self/fd/{}/{name}", dir.as_fd().as_raw_fd());
+            return read_xattrs(
+                |list| rustix::fs::llistxattr(&path, list),
+                |name, value| rustix::fs::lgetxattr(&path, name, value),
+            );
+        }
+        match kind {
+            Kind::Symlink => Ok(Vec::new()),
+            Kind::Directory => directory_xattrs(&dir.open_dir_nofollow(name)?),
+            Kind::Regular => fd_xattrs(open_file(dir, Utf8Path::new(name))?),
+        }
+    }
+
+    fn fault(&mut self, path: &Utf8Path, name: &OsStr, why: &str) {
+        self.fault_count += 1;
+        if self.faults.len() < LISTED_FAULTS {
+            let name = name.as_bytes().escape_ascii();
+            let slash = if path.as_str().is_empty() { "" } else { "/" };
+            self.faults.push(format!("/{path}{slash}{name}: {why}"));
+        }
+    }
+}
+
+impl Contents for Directory {
+    fn open(&self, tree: &Tree, id: EntryId) -> Result<Box<dyn Read + '_>> {
+        let mut path = tree.path(id);
+        if self.etc_is_in_usr && path.starts_with("etc") {
+            path = Utf8Path::new("usr").join(path);
+        }
+        let file = open_file(&self.handle, &path)
+            .with_context(|| format!("opening {}/{path}", self.path))?;
+        Ok(Box::new(CheckedFile {
+            file,
+            remaining: tree.entry(id).size,
+            stamp: self.stamps[id.index()],
+            path: self.path.join(path),
+        }))
+    }
+}
+
+/// A file that must still be what was scanned when its last byte has been read.
+struct CheckedFile {
+    file: File,
+    remaining: u64,
+    stamp: Stamp,
+    path: Utf8PathBuf,
+}
+
+impl CheckedFile {
+    fn changed(&self) -> io::Error {
+        io::Error::other(format!(
+            "{} changed while it was read; nothing may write to the rootfs during a build",
+            self.path
+        ))
+    }
+}
+
+impl Read for CheckedFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.remaining == 0 {
+            return Ok(0);
+        }
+        let want = buffer
+            .len()
+            .min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
+        let got = self
+            .file
+            .read(&mut buffer[..want])
+            .map_err(|e| io::Error::new(e.kind(), format!("reading {}: {e}", self.path)))?;
+        self.remaining -= got as u64;
+        let short = got == 0 && want > 0;
+        if short
+            || (self.remaining == 0 && Stamp::of(&rustix::fs::fstat(&self.file)?) != self.stamp)
+        {
+            return Err(self.changed());
+        }
+        Ok(got)
+    }
+}
+
+/// Opens a regular file below `dir` without following a link, and without waiting on a fifo.
+fn open_file(dir: &Dir, path: &Utf8Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).follow(FollowSymlinks::No);
+    options.custom_flags(OFlags::NONBLOCK.bits() as i32);
+    dir.open_with(path, &options)
+}
+
+fn metadata(stat: &Stat, kind: Kind, xattrs: Xattrs) -> Metadata {
+    Metadata {
+        kind,
+        permissions: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime: stat.st_mtime,
+        size: match kind {
+            Kind::Regular => stat.st_size as u64,
+            _ => 0,
+        },
+        xattrs,
+    }
+}
+
+/// The attributes of a directory, whose handle alone is not good for reading them (`O_PATH`).
+fn directory_xattrs(dir: &Dir) -> Result<Xattrs> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fd_xattrs(rustix::fs::openat(dir, ".", flags, Mode::empty())?)
+}
+
+fn fd_xattrs(fd: impl AsFd) -> Result<Xattrs> {
+    read_xattrs(
+        |list| rustix::fs::flistxattr(&fd, list),
+        |name, value| rustix::fs::fgetxattr(&fd, name, value),
+    )
+}
+
+/// Lists and reads attributes, those that are content only. Values may grow between two calls.
+fn read_xattrs(
+    list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+    get: impl Fn(&CStr, &mut [u8]) -> rustix::io::Result<usize>,
+) -> Result<Xattrs> {
+    let names = match grown(list) {
+        // A file system without extended attributes.
+        Err(rustix::io::Errno::NOTSUP) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut found = Vec::new();
+    for name in names.split(|b| *b == 0) {
+        // What the storage uses may even be unreadable.
+        if !name.is_empty() && (xattrs::is_content(name) || xattrs::is_hint(name)) {
+            let c_name = CString::new(name)?;
+            match grown(|value| get(&c_name, value)) {
+                // Gone since it was listed.
+                Err(rustix::io::Errno::NODATA) => {}
+                value => found.push((name.to_vec(), value?)),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Calls `fill` with buffers that grow until the answer fits.
+fn grown(fill: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+    let mut buffer = vec![0; 256];
+    loop {
+        match fill(&mut buffer) {
+            Ok(len) => {
+                buffer.truncate(len);
+                return Ok(buffer);
+            }
+            Err(rustix::io::Errno::RANGE) => {
+                // Asked with no room, the kernel tells the size.
+                let needed = fill(&mut [])?;
+                buffer.resize(needed.max(buffer.len()) * 2, 0);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}

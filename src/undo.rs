@@ -1,0 +1,125 @@
+//! What must not stay behind: every half-written directory (later: every mount and container) is
+//! registered here with the way to undo it. It is undone when its guard is dropped, and also
+//! when SIGINT or SIGTERM ends the process, the latter even as PID 1, where the kernel
+//! delivers only signals that have a handler.
+
+use std::sync::{Mutex, MutexGuard};
+
+type Action = Box<dyn FnOnce() + Send>;
+
+struct Registry {
+    next: u64,
+    actions: Vec<(u64, Action)>,
+}
+
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
+    next: 0,
+    actions: Vec::new(),
+});
+
+/// The registry; a panic elsewhere must not keep the undoing from being done.
+fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Undoes what it was registered for when it is dropped, unless [`Undo::disarm`] came first.
+#[must_use = "dropping it undoes the work at once"]
+pub struct Undo {
+    id: u64,
+}
+
+impl Undo {
+    /// Registers `action` as the way to undo something. It must not register or drop guards.
+    pub fn register(action: impl FnOnce() + Send + 'static) -> Self {
+        let mut registry = registry();
+        let id = registry.next;
+        registry.next += 1;
+        registry.actions.push((id, Box::new(action)));
+        Self { id }
+    }
+
+    /// Runs `commit`, the step that makes the work final, and forgets the undoing when that
+    /// succeeds. A signal waits until the step is over, so the outcome is all or nothing.
+    ///
+    /// # Errors
+    /// The error of `commit`; the work is undone then.
+    pub fn disarm_with<T, E>(self, commit: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let mut held = registry();
+        let outcome = commit();
+        if outcome.is_ok() {
+            let id = self.id;
+            held.actions.retain(|(other, _)| *other != id);
+        }
+        drop(held);
+        outcome
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        let mut held = registry();
+        if let Some(at) = held.actions.iter().position(|(id, _)| *id == self.id) {
+            // The lock stays held: a signal that arrives now waits until this is undone.
+            let (_, action) = held.actions.remove(at);
+            action();
+        }
+    }
+}
+
+/// Undoes everything registered, last first, and never lets another thread register or commit
+/// again: for a process about to exit.
+pub fn undo_all_for_exit() {
+    let mut held = registry();
+    while let Some((_, action)) = held.actions.pop() {
+        action();
+    }
+    std::mem::forget(held);
+}
+
+/// Starts the thread that undoes everything on SIGINT, SIGTERM or SIGHUP and then exits with
+/// 128 plus the number of the signal, as shells report it. `announce` is told the name first.
+///
+/// # Errors
+/// When the handlers cannot be installed or the thread cannot be started.
+pub fn on_signals(announce: impl Fn(&str) + Send + 'static) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                announce(signal_hook::low_level::signal_name(signal).unwrap_or("signal"));
+                undo_all_for_exit();
+                std::process::exit(128 + signal);
+            }
+        })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn undoes_when_dropped_and_not_when_committed() {
+        static UNDONE: AtomicUsize = AtomicUsize::new(0);
+        let count = || UNDONE.load(Ordering::SeqCst);
+        let act = || {
+            UNDONE.fetch_add(1, Ordering::SeqCst);
+        };
+        drop(Undo::register(act));
+        assert_eq!(count(), 1);
+        assert!(Undo::register(act).disarm_with(|| Ok::<_, ()>(())).is_ok());
+        assert_eq!(count(), 1, "committed work stays");
+        assert!(
+            Undo::register(act)
+                .disarm_with(|| Err::<(), _>(()))
+                .is_err()
+        );
+        assert_eq!(count(), 2, "a failed commit is undone");
+    }
+}
