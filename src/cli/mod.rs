@@ -4,7 +4,7 @@ mod build;
 mod generate;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -88,6 +88,7 @@ impl std::error::Error for UsageError {}
 fn log_to_stderr(level: LevelFilter) {
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_max_level(level)
         .without_time()
         .with_target(false);

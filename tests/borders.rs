@@ -1,0 +1,158 @@
+//! The borders between modules, held by reading the source: who may use whom, who may print, who
+//! may start processes. A new dependency between modules is a decision: it changes this table.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each module of the crate with those it may name. `cli` is the face and may name them all.
+const MAY_USE: [(&str, &[&str]); 14] = [
+    ("checksum", &[]),
+    ("parallel", &[]),
+    ("progress", &[]),
+    ("undo", &[]),
+    ("tree", &[]),
+    ("dpkg", &[]),
+    ("plan", &[]),
+    ("oci", &["checksum", "undo"]),
+    ("component", &["dpkg", "tree"]),
+    ("ostree", &["checksum", "parallel", "progress", "tree"]),
+    (
+        "layers",
+        &[
+            "checksum",
+            "component",
+            "oci",
+            "ostree",
+            "plan",
+            "progress",
+            "tree",
+        ],
+    ),
+    ("registry", &["oci"]),
+    (
+        "pipeline",
+        &[
+            "component",
+            "dpkg",
+            "layers",
+            "oci",
+            "ostree",
+            "parallel",
+            "plan",
+            "progress",
+            "registry",
+            "tree",
+        ],
+    ),
+    ("report", &["pipeline", "progress"]),
+];
+
+/// The code of every source file by module, without comments and test modules.
+fn code() -> BTreeMap<String, Vec<(PathBuf, String)>> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found: BTreeMap<String, Vec<(PathBuf, String)>> = BTreeMap::new();
+    let mut pending = vec![src.clone()];
+    while let Some(dir) = pending.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                pending.push(path);
+                continue;
+            }
+            if path.file_name().unwrap() == "tests.rs" {
+                continue;
+            }
+            let below = path.strip_prefix(&src).unwrap();
+            let top = below.components().next().unwrap().as_os_str();
+            let module = top.to_str().unwrap().trim_end_matches(".rs").to_owned();
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+            let lines = code.lines().map(|line| line.split("//").next().unwrap());
+            let code = lines.collect::<Vec<_>>().join("\n");
+            found.entry(module).or_default().push((path, code));
+        }
+    }
+    found
+}
+
+/// The modules that `code` names as `crate::NAME`.
+fn named(code: &str) -> BTreeSet<String> {
+    code.split("crate::")
+        .skip(1)
+        .map(|rest| {
+            rest.split(|c: char| !c.is_alphanumeric() && c != '_')
+                .next()
+                .unwrap()
+        })
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn modules_use_only_what_they_may() {
+    let allowed: BTreeMap<&str, &[&str]> = MAY_USE.into();
+    let mut seen = BTreeSet::new();
+    for (module, files) in code() {
+        if ["lib", "main", "cli"].contains(&module.as_str()) {
+            continue;
+        }
+        let allowed = allowed
+            .get(module.as_str())
+            .unwrap_or_else(|| panic!("module {module} is not in the table of borders"));
+        for (path, code) in files {
+            for name in named(&code) {
+                let fine = name == module || allowed.contains(&name.as_str());
+                assert!(
+                    fine,
+                    "{} uses crate::{name}, which {module} may not",
+                    path.display()
+                );
+                seen.insert((module.clone(), name));
+            }
+        }
+    }
+    assert!(
+        seen.len() > 20,
+        "the reader of `use` lines sees nothing: {seen:?}"
+    );
+}
+
+#[test]
+fn every_permission_is_used() {
+    let code = code();
+    for (module, allowed) in MAY_USE {
+        let text: String = code[module].iter().map(|(_, code)| code.as_str()).collect();
+        for name in allowed {
+            assert!(
+                named(&text).contains(*name),
+                "{module} no longer uses {name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn only_cli_and_report_print() {
+    for (module, files) in code() {
+        for (path, code) in files {
+            let prints = ["print!", "println!", "eprint!", "eprintln!", "io::stderr"];
+            let found = prints.iter().find(|word| code.contains(**word));
+            let may = ["cli", "report"].contains(&module.as_str());
+            assert!(found.is_none() || may, "{} uses {found:?}", path.display());
+        }
+    }
+}
+
+#[test]
+fn nothing_here_starts_processes_yet() {
+    for (path, code) in code().into_values().flatten() {
+        assert!(
+            !code.contains("Command::new"),
+            "{} starts a process",
+            path.display()
+        );
+    }
+}
