@@ -2,7 +2,7 @@
 //! as ostree-ext defined it ("tar/export.rs"): objects below `sysroot/ostree/repo`, hard links to them where
 //! the files are.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 
 use anyhow::Result;
@@ -56,13 +56,7 @@ pub fn write_commit_layer<W: Write>(
     buffer: &mut [u8],
 ) -> Result<W> {
     let tree = source.tree;
-    let mtime = |_| 0;
-    let mut layer = Encapsulated {
-        layer: LayerWriter::new(source, out, &mtime, buffer),
-        objects,
-        object_directories: HashSet::new(),
-        links: Links::default(),
-    };
+    let mut layer = Encapsulated::new(source, objects, out, buffer);
     layer.layer.lone_directory(EntryId::ROOT)?;
     layer.repository()?;
     layer.metadata_object(commit.checksum, "commit", &commit.object)?;
@@ -101,13 +95,7 @@ pub fn write_content_layer<W: Write>(
     buffer: &mut [u8],
 ) -> Result<W> {
     let tree = source.tree;
-    let mtime = |_| 0;
-    let mut layer = Encapsulated {
-        layer: LayerWriter::new(source, out, &mtime, buffer),
-        objects,
-        object_directories: HashSet::new(),
-        links: Links::default(),
-    };
+    let mut layer = Encapsulated::new(source, objects, out, buffer);
     if version == FormatVersion::V2 {
         layer.layer.lone_directory(EntryId::ROOT)?;
     }
@@ -120,18 +108,31 @@ pub fn write_content_layer<W: Write>(
     Ok(layer.layer.tar.finish()?)
 }
 
-/// The objects that a layer has, with the links to each.
-#[derive(Default)]
-struct Links(std::collections::HashMap<Checksum, usize>);
-
+/// One layer being written.
 struct Encapsulated<'a, W: Write> {
     layer: LayerWriter<'a, W>,
     objects: &'a ContentObjects,
+    /// Which of `objects/00` to `objects/ff` are there.
     object_directories: HashSet<u8>,
-    links: Links,
+    /// The content objects that are there, with the number of links to each.
+    links: HashMap<Checksum, usize>,
 }
 
-impl<W: Write> Encapsulated<'_, W> {
+/// OSTree knows no times.
+fn no_mtime(_: EntryId) -> u64 {
+    0
+}
+
+impl<'a, W: Write> Encapsulated<'a, W> {
+    fn new(source: Source<'a>, objects: &'a ContentObjects, out: W, buffer: &'a mut [u8]) -> Self {
+        Self {
+            layer: LayerWriter::new(source, out, &no_mtime, buffer),
+            objects,
+            object_directories: HashSet::new(),
+            links: HashMap::new(),
+        }
+    }
+
     /// A path, and before the first path of an object the object itself.
     fn content(&mut self, id: EntryId) -> Result<()> {
         let tree = self.layer.source.tree;
@@ -144,7 +145,7 @@ impl<W: Write> Encapsulated<'_, W> {
         }
         self.object(id)?;
         let checksum = self.objects.checksum(id);
-        let links = self.links.0.entry(checksum).or_default();
+        let links = self.links.entry(checksum).or_default();
         *links += 1;
         if *links < MAX_LINKS {
             let target = object_path(checksum, "file");
@@ -162,11 +163,11 @@ impl<W: Write> Encapsulated<'_, W> {
     fn object(&mut self, id: EntryId) -> Result<()> {
         let tree = self.layer.source.tree;
         let checksum = self.objects.checksum(id);
-        if self.links.0.contains_key(&checksum) {
+        if self.links.contains_key(&checksum) {
             return Ok(());
         }
-        self.links.0.insert(checksum, 0);
-        self.object_directory(checksum)?;
+        self.links.insert(checksum, 0);
+        self.object_directory(checksum.as_bytes()[0])?;
         let xattrs = gvariant::xattrs(tree.xattrs(id));
         let tar = &mut self.layer.tar;
         tar.append_bytes(&object_path(checksum, "file-xattrs-link"), &xattrs)?;
@@ -185,19 +186,10 @@ impl<W: Write> Encapsulated<'_, W> {
         self.layer.tar.append_bytes(&path, object)
     }
 
-    /// The empty repository, in a `/sysroot` that looks as the tree's does.
+    /// The empty repository.
     fn repository(&mut self) -> Result<()> {
-        let tree = self.layer.source.tree;
-        match tree.child(EntryId::ROOT, SYSROOT) {
-            Some(id) if tree.entry(id).is_dir() => self.layer.lone_directory(id)?,
-            _ => self.default_directory(SYSROOT, 0o755)?,
-        }
-        for directory in [OSTREE, REPO, OBJECTS] {
-            self.default_directory(directory, 0o755)?;
-        }
         for prefix in 0..=u8::MAX {
-            self.object_directories.insert(prefix);
-            self.default_directory(&format!("{OBJECTS}/{prefix:02x}"), 0o755)?;
+            self.object_directory(prefix)?;
         }
         for directory in REPO_DIRECTORIES {
             self.default_directory(&format!("{REPO}/{directory}"), 0o755)?;
@@ -206,9 +198,9 @@ impl<W: Write> Encapsulated<'_, W> {
         self.layer.tar.append_bytes(&config, REPO_CONFIG.as_bytes())
     }
 
-    /// The directories down to where an object goes, where the layer has them not.
-    fn object_directory(&mut self, checksum: Checksum) -> Result<()> {
-        let prefix = checksum.as_bytes()[0];
+    /// The directory of objects whose checksum begins with `prefix`, and those above it, where
+    /// the layer has them not. `/sysroot` looks as the tree's does.
+    fn object_directory(&mut self, prefix: u8) -> Result<()> {
         if self.object_directories.is_empty() {
             let tree = self.layer.source.tree;
             match tree.child(EntryId::ROOT, SYSROOT) {

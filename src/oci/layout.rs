@@ -129,7 +129,7 @@ impl LayoutTarget {
                 read_index(path)?;
             }
         } else {
-            let parent = parent(path);
+            let parent = parent_directory(path);
             ensure!(
                 fs::metadata(parent).is_ok_and(|m| m.is_dir()),
                 "cannot write the output {path}: there is no directory {parent}; create it first"
@@ -150,7 +150,7 @@ impl LayoutTarget {
         let parent = if self.exists {
             &self.path
         } else {
-            parent(&self.path)
+            parent_directory(&self.path)
         };
         Stage::new_in(parent).with_context(|| format!("cannot write the output {}", self.path))
     }
@@ -180,7 +180,7 @@ impl LayoutTarget {
         sync_dir(&stage.path)?;
         let Stage { path, undo } = stage;
         undo.disarm_with(|| fs::rename(&path, &self.path))?;
-        sync_dir(parent(&self.path))
+        sync_dir(parent_directory(&self.path))
     }
 
     /// An existing layout keeps its directory, which may be a mount point.
@@ -329,20 +329,20 @@ fn remove_unreferenced(path: &Utf8Path, index: &Value) {
     }
 }
 
-pub(super) fn write_synced(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
+fn write_synced(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
     let context = || format!("writing {path}");
     let mut file = File::create(path).with_context(context)?;
     file.write_all(bytes).with_context(context)?;
     file.sync_data().with_context(context)
 }
 
-pub(super) fn sync_dir(path: &Utf8Path) -> Result<()> {
+fn sync_dir(path: &Utf8Path) -> Result<()> {
     let synced = File::open(path).and_then(|dir| dir.sync_all());
     synced.with_context(|| format!("writing the directory {path} to the disk"))
 }
 
-/// The directory that `path` is in.
-pub(super) fn parent(path: &Utf8Path) -> &Utf8Path {
+/// The directory that `path` is in, `.` for a name alone.
+pub fn parent_directory(path: &Utf8Path) -> &Utf8Path {
     match path.parent() {
         Some(parent) if !parent.as_str().is_empty() => parent,
         _ => Utf8Path::new("."),

@@ -12,5 +12,5 @@ pub use archive::write_archive;
 pub use blob::{Blob, BlobWriter, Compression, available_threads};
 pub use config::{BaseConfig, Platform};
 pub use image::{Image, ImageDetails, Layer};
-pub use layout::{LayoutTarget, Stage, check_tag};
+pub use layout::{LayoutTarget, Stage, check_tag, parent_directory};
 pub use tar::{Member, MemberKind, TarWriter};

@@ -6,7 +6,7 @@ use std::io;
 use anyhow::{Context, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::oci::{Image, LayoutTarget, Stage, write_archive};
+use crate::oci::{Image, LayoutTarget, Stage, parent_directory, write_archive};
 use crate::registry::Destination;
 use crate::tree::Filter;
 
@@ -43,7 +43,7 @@ impl Output {
                         return Err(e).with_context(|| format!("looking at the output {path}"));
                     }
                 }
-                let parent = parent(path);
+                let parent = parent_directory(path);
                 ensure!(
                     parent.is_dir(),
                     "cannot write the output {path}: there is no directory {parent}; create it first"
@@ -62,7 +62,7 @@ impl Output {
     pub fn stage(&self) -> Result<Stage> {
         match self {
             Self::Layout(target) => target.stage(),
-            Self::Archive(path, _) => Stage::new_in(parent(path))
+            Self::Archive(path, _) => Stage::new_in(parent_directory(path))
                 .with_context(|| format!("cannot write the output {path}")),
             Self::Stdout(_) => Stage::new_in(&temporary_directory()?),
         }
@@ -88,7 +88,7 @@ impl Output {
                     )?;
                     file.sync_all()?;
                     fs::rename(&made, path)?;
-                    File::open(parent(path))?.sync_all()?;
+                    File::open(parent_directory(path))?.sync_all()?;
                     Ok(())
                 };
                 write().with_context(|| format!("writing the output {path}"))
@@ -104,8 +104,10 @@ impl Output {
 
 /// An output inside the rootfs would be read as part of it.
 fn refuse_inside(path: &Utf8Path, rootfs: &Utf8Path, filter: &Filter) -> Result<()> {
-    let (Ok(parent), Ok(root)) = (parent(path).canonicalize_utf8(), rootfs.canonicalize_utf8())
-    else {
+    let (Ok(parent), Ok(root)) = (
+        parent_directory(path).canonicalize_utf8(),
+        rootfs.canonicalize_utf8(),
+    ) else {
         // What is missing is reported by whoever needs it.
         return Ok(());
     };
@@ -128,12 +130,5 @@ fn temporary_directory() -> Result<Utf8PathBuf> {
         Some(dir) => Ok(Utf8PathBuf::try_from(std::path::PathBuf::from(dir))?),
         None => (usual.into_iter().find(|dir| dir.is_dir()))
             .context("no directory for temporary files: set TMPDIR to one"),
-    }
-}
-
-fn parent(path: &Utf8Path) -> &Utf8Path {
-    match path.parent() {
-        Some(parent) if !parent.as_str().is_empty() => parent,
-        _ => Utf8Path::new("."),
     }
 }

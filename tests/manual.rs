@@ -1,0 +1,95 @@
+//! What users read is true: the options that the README and the Containerfiles name exist, the
+//! manual and the completions are made of the same definitions and have them all.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use common::{run, scratch};
+
+/// Options of other programs in the texts: podman, buildah, apt-get, cargo.
+const OTHERS: [&str; 21] = [
+    "--build-arg",
+    "--cache",
+    "--config",
+    "--from",
+    "--ignorefile",
+    "--isolation",
+    "--jobs",
+    "--layers",
+    "--locked",
+    "--mount",
+    "--network",
+    "--no-cache",
+    "--no-install-recommends",
+    "--offline",
+    "--preserve-digests",
+    "--release",
+    "--skip-unused-stages",
+    "--target",
+    "--versioned-dirs",
+    "--help",
+    "--rm",
+];
+
+/// Every `--option` in a text.
+fn options(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let mut found = BTreeSet::new();
+    for (at, _) in text.match_indices("--") {
+        let starts = text[..at].chars().next_back().is_none_or(|c| !is_part(c));
+        let word: String = text[at..].chars().take_while(|c| is_part(*c)).collect();
+        if starts && word.len() > 3 && !word.starts_with("---") {
+            found.insert(word.trim_end_matches('-').to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn the_options_that_texts_name_exist() {
+    let help = options(&run(&["build", "--help"]));
+    assert!(help.len() > 20, "{help:?}");
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts = vec![top.join("README.md"), top.join("CHANGELOG.md")];
+    for entry in fs::read_dir(top.join("containerfiles")).unwrap() {
+        texts.push(entry.unwrap().path());
+    }
+    for path in texts {
+        for option in options(&fs::read_to_string(&path).unwrap()) {
+            let known = help.contains(&option) || OTHERS.contains(&option.as_str());
+            assert!(known, "{} names {option}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_manual_has_every_option() {
+    let help = options(&run(&["build", "--help"]));
+    let dir = scratch();
+    run(&["man", dir.path().to_str().unwrap()]);
+    let page = dir.path().join("apt-ostree-helper-build.1");
+    let page = fs::read_to_string(page).unwrap().replace("\\-", "-");
+    assert_eq!(help.difference(&options(&page)).next(), None);
+    assert!(run(&["man"]).contains("apt\\-ostree\\-helper"));
+}
+
+#[test]
+fn completions_know_the_options() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&["completions", shell]);
+        assert!(
+            script.contains("max-layers") && script.contains("skip-special-files"),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    assert!(run(&["--help"]).contains("build"));
+    assert!(run(&["--version"]).contains(env!("CARGO_PKG_VERSION")));
+}
