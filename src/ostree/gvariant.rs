@@ -88,3 +88,37 @@ fn frame(mut body: Vec<u8>, ends: impl ExactSizeIterator<Item = usize>) -> Vec<u
     }
     body
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_framed() {
+        assert_eq!(xattrs(&[]), b"");
+        let pair = |name: &str, value: &[u8]| (name.as_bytes().to_vec(), value.to_vec());
+        assert_eq!(
+            xattrs(&[pair("a", b"1"), pair("bc", b"")]),
+            b"a\x001\x02bc\x00\x03\x04\x08",
+            "each element ends with where its name ends; the array with where elements end"
+        );
+    }
+
+    #[test]
+    fn offsets_are_as_wide_as_the_whole_asks_for() {
+        for (len, width) in [(1, 1), (254, 1), (255, 2), (65_533, 2), (65_534, 4)] {
+            assert_eq!(
+                frame(vec![0; len], [len].into_iter()).len(),
+                len + width,
+                "{len}"
+            );
+        }
+    }
+
+    #[test]
+    fn members_of_a_tuple_are_framed_backwards() {
+        let mut tuple = Tuple::default();
+        tuple.string("a").string("bc").bytes(b"z");
+        assert_eq!(tuple.finish(), b"a\0bc\0z\x05\x02");
+    }
+}

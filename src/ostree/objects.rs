@@ -161,3 +161,23 @@ pub fn dirtree(files: &[(&str, Checksum)], directories: &[SubDirectory<'_>]) -> 
     object.bytes(&gvariant::array(directories));
     object.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names that stand in every OSTree repository.
+    #[test]
+    fn well_known_objects_have_their_names() {
+        assert_eq!(
+            Checksum::of(&dirtree(&[], &[])).to_string(),
+            "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+            "the empty dirtree"
+        );
+        assert_eq!(
+            Checksum::of(&default_dirmeta()).to_string(),
+            "446a0ef11b7cc167f3b603e585c7eeeeb675faa412d5ec73f62988eb0b6c5488",
+            "the dirmeta of a directory of root, 0755"
+        );
+    }
+}
