@@ -45,11 +45,18 @@ enum Claim {
     Own(String, f64),
 }
 
+/// A claim, and whether the entry was made on the system, not unpacked.
+struct Claimed {
+    owner: Claim,
+    made: bool,
+}
+
 /// The components of a tree, and the owner of each entry.
 #[derive(Debug)]
 pub struct Ownership {
     components: Vec<Component>,
     owners: Vec<ComponentId>,
+    made: Vec<bool>,
 }
 
 impl Ownership {
@@ -68,6 +75,7 @@ impl Ownership {
         let mut ownership = Self {
             components: Vec::new(),
             owners: Vec::with_capacity(tree.len()),
+            made: Vec::with_capacity(tree.len()),
         };
         let mut names: HashMap<String, ComponentId> = HashMap::new();
         let mut of_package: Vec<Option<ComponentId>> = vec![None; installed.len()];
@@ -82,9 +90,10 @@ impl Ownership {
                 None => hints[tree.entry(id).parent.index()],
             };
             hints.push(hint);
+            let claimed = view.claim(id);
             let owner = match hint {
                 Some(component) => component,
-                None => match view.claim(id) {
+                None => match claimed.owner {
                     Claim::Own(name, chance) => ownership.component(&mut names, name, chance),
                     Claim::Package(at) => match of_package[at] {
                         Some(known) => known,
@@ -101,6 +110,7 @@ impl Ownership {
                 },
             };
             ownership.owners.push(owner);
+            ownership.made.push(claimed.made);
         }
         Ok(ownership)
     }
@@ -113,6 +123,12 @@ impl Ownership {
     /// The owner of an entry.
     pub fn owner(&self, id: EntryId) -> ComponentId {
         self.owners[id.index()]
+    }
+
+    /// Whether an entry was made on the system from what packages brought (a cache, byte code, a
+    /// link): its time tells when that was, and nothing about its content.
+    pub fn is_made(&self, id: EntryId) -> bool {
+        self.made[id.index()]
     }
 
     /// The component of that name; a name that stands for several sources of evidence keeps the

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use camino::Utf8Path;
 
-use super::Claim;
+use super::{Claim, Claimed};
 use crate::dpkg::Database;
 use crate::tree::{EntryId, Kind, Tree};
 
@@ -68,16 +68,19 @@ impl<'a> View<'a> {
     }
 
     /// Who owns `id`, hints aside.
-    pub fn claim(&self, id: EntryId) -> Claim {
+    pub fn claim(&self, id: EntryId) -> Claimed {
         let path = self.tree.path(id);
-        self.state(&path)
-            .or_else(|| self.package(id))
-            .or_else(|| self.generated(id, &path))
-            .or_else(|| self.link(id))
-            .unwrap_or_else(|| match self.tree.entry(id).size {
-                BIG_FILE.. => own(format!("big/{path}"), BIG_FILE_CHANCE),
-                _ => own("rest/files", REST_CHANCE),
-            })
+        if let Some(owner) = self.state(&path).or_else(|| self.package(id)) {
+            return Claimed { owner, made: false };
+        }
+        if let Some(owner) = self.generated(id, &path).or_else(|| self.link(id)) {
+            return Claimed { owner, made: true };
+        }
+        let owner = match self.tree.entry(id).size {
+            BIG_FILE.. => own(format!("big/{path}"), BIG_FILE_CHANCE),
+            _ => own("rest/files", REST_CHANCE),
+        };
+        Claimed { owner, made: false }
     }
 
     fn state(&self, path: &Utf8Path) -> Option<Claim> {

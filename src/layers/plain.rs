@@ -7,24 +7,22 @@ use anyhow::Result;
 
 use super::members::{LayerWriter, Source};
 use crate::oci::MemberKind;
-use crate::tree::{EntryId, Kind, Tree};
+use crate::tree::{EntryId, Kind};
 
-/// Writes `entries` to `out` and gives `out` back. Times later than `newest` (seconds since the
-/// epoch) become `newest`; directories have the time 0, since theirs changes with whatever was
-/// installed last.
+/// Writes `entries` to `out` and gives `out` back. `mtime` gives the time of each entry in seconds
+/// since the epoch; a directory's must not depend on what else is in it.
 ///
 /// # Errors
 /// When a file cannot be read, changes meanwhile, or `out` fails.
 pub fn write_plain_layer<W: Write>(
     source: Source<'_>,
     entries: &[EntryId],
-    newest: u64,
+    mtime: &dyn Fn(EntryId) -> u64,
     out: W,
     buffer: &mut [u8],
 ) -> Result<W> {
     let tree = source.tree;
-    let mtime = |id| layer_mtime(tree, id, newest);
-    let mut layer = LayerWriter::new(source, out, &mtime, buffer);
+    let mut layer = LayerWriter::new(source, out, mtime, buffer);
     let mut written: HashMap<EntryId, EntryId> = HashMap::new();
     for id in entries {
         let entry = tree.entry(*id);
@@ -53,13 +51,4 @@ pub fn write_plain_layer<W: Write>(
         }
     }
     Ok(layer.tar.finish()?)
-}
-
-fn layer_mtime(tree: &Tree, id: EntryId, newest: u64) -> u64 {
-    let entry = tree.entry(id);
-    match entry.kind {
-        Kind::Directory => 0,
-        // A time before the epoch has no portable form in a tar header.
-        _ => u64::try_from(entry.mtime).unwrap_or(0).min(newest),
-    }
 }

@@ -69,7 +69,7 @@ impl Stage {
         let from = writer.path().to_owned();
         let blob = writer.finish()?;
         let to = self.blob_path(blob.digest);
-        fs::rename(&from, &to).with_context(|| format!("renaming {from} to {to}"))?;
+        rename(&from, &to)?;
         Ok(blob)
     }
 
@@ -185,29 +185,38 @@ impl LayoutTarget {
 
     /// An existing layout keeps its directory, which may be a mount point.
     fn publish_into(&self, stage: Stage, index: &Value) -> Result<()> {
+        write_metadata(&stage.path, index)?;
+        let Stage { path, undo } = stage;
+        // A signal in the middle waits: it would leave blobs that no index names.
+        undo.disarm_with(|| self.move_in(&path))?;
+        remove_tree(&path);
+        if self.tag.is_none() {
+            remove_unreferenced(&self.path, index);
+        }
+        Ok(())
+    }
+
+    /// Blobs first, the index last: a reader sees the old image or the new one.
+    fn move_in(&self, stage: &Utf8Path) -> Result<()> {
         let blobs = self.path.join(BLOBS);
         fs::create_dir_all(&blobs).with_context(|| format!("creating {blobs}"))?;
-        write_metadata(&stage.path, index)?;
         let mut added = Added::default();
-        for blob in fs::read_dir(stage.path.join(BLOBS))? {
+        for blob in fs::read_dir(stage.join(BLOBS))? {
             let blob = Utf8PathBuf::try_from(blob?.path())?;
             let to = blobs.join(blob.file_name().unwrap_or_default());
-            if !to.exists() {
-                fs::rename(&blob, &to).with_context(|| format!("renaming {blob} to {to}"))?;
+            // A blob of that name has the same bytes, unless it was damaged.
+            let is_new = !to.exists();
+            rename(&blob, &to)?;
+            if is_new {
                 added.0.push(to);
             }
         }
         sync_dir(&blobs)?;
         for name in [LAYOUT_FILE, INDEX] {
-            let (from, to) = (stage.path.join(name), self.path.join(name));
-            fs::rename(&from, &to).with_context(|| format!("renaming {from} to {to}"))?;
+            rename(&stage.join(name), &self.path.join(name))?;
         }
         added.0.clear();
-        sync_dir(&self.path)?;
-        if self.tag.is_none() {
-            remove_unreferenced(&self.path, index);
-        }
-        Ok(())
+        sync_dir(&self.path)
     }
 }
 
@@ -327,6 +336,10 @@ fn remove_unreferenced(path: &Utf8Path, index: &Value) {
             }
         }
     }
+}
+
+fn rename(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
+    fs::rename(from, to).with_context(|| format!("renaming {from} to {to}"))
 }
 
 fn write_synced(path: &Utf8Path, bytes: &[u8]) -> Result<()> {

@@ -9,10 +9,10 @@ use super::output::Output;
 use super::{BuildOptions, Built, Format, LayerSummary, Planned, System, labels};
 use crate::layers::{self, Source, write_commit_layer, write_content_layer, write_plain_layer};
 use crate::oci::{Blob, Compression, Image, ImageDetails, Layer, Platform, Stage};
-use crate::ostree::{Commit, CommitInfo, ContentObjects};
+use crate::ostree::{Commit, CommitInfo};
 use crate::parallel;
 use crate::progress::Progress;
-use crate::tree::EntryId;
+use crate::tree::{EntryId, Kind};
 
 const CREATED_BY: &str = "apt-ostree-helper build";
 
@@ -49,7 +49,7 @@ pub fn write_image(
     };
     let writer = LayerWriter {
         source,
-        objects: &system.objects,
+        system,
         commit,
         newest: info.timestamp,
         format: options.format,
@@ -134,7 +134,7 @@ fn jobs<'a>(system: &System, planned: &'a Planned, options: &BuildOptions) -> Ve
 /// What every layer is written with.
 struct LayerWriter<'a> {
     source: Source<'a>,
-    objects: &'a ContentObjects,
+    system: &'a System,
     commit: &'a Commit,
     newest: u64,
     format: Format,
@@ -144,11 +144,14 @@ struct LayerWriter<'a> {
 
 impl LayerWriter<'_> {
     fn write(&self, job: &Job<'_>, buffer: &mut [u8]) -> Result<Blob> {
-        let (source, objects, entries) = (self.source, self.objects, job.entries);
+        let (source, entries) = (self.source, job.entries);
+        let objects = &self.system.objects;
         let name = format!("layer-{}", job.at);
         let out = self.stage.blob_writer(&name, self.compression)?;
         let out = match (self.format, job.components) {
-            (Format::Plain, _) => write_plain_layer(source, entries, self.newest, out, buffer)?,
+            (Format::Plain, _) => {
+                write_plain_layer(source, entries, &|id| self.plain_mtime(id), out, buffer)?
+            }
             (Format::Ostree(_), None) => {
                 write_commit_layer(source, objects, self.commit, entries, out, buffer)?
             }
@@ -157,6 +160,19 @@ impl LayerWriter<'_> {
             }
         };
         self.stage.add(out)
+    }
+
+    /// The time of an entry of a plain image, never later than the image. What is made anew on
+    /// every system, and directories, which change with whatever was installed last, have the time 0:
+    /// a layer must not change when nothing else does.
+    fn plain_mtime(&self, id: EntryId) -> u64 {
+        let entry = self.system.tree.entry(id);
+        match entry.kind {
+            Kind::Directory | Kind::Symlink => 0,
+            Kind::Regular if self.system.ownership.is_made(id) => 0,
+            // A time before the epoch has no portable form in a tar header.
+            Kind::Regular => u64::try_from(entry.mtime).unwrap_or(0).min(self.newest),
+        }
     }
 }
 
