@@ -25,8 +25,8 @@ RUN install -m 4755 /usr/bin/id /usr/local/bin/id-setuid \
  && install -m 0755 /usr/bin/id /usr/local/bin/id-cap \
  && setcap cap_net_bind_service=ep /usr/local/bin/id-cap \
  && mkdir /opt/odd && cd /opt/odd \
- && touch ' a space ' '-dash' 'back\slash' '*' '"quoted"' 'grün ☃' "$(printf 'new\nline')" '#hash,comma=x' \
- && echo linked > one && ln one two && ln -s '-dash' link \
+ && touch -- ' a space ' '-dash' 'back\slash' '*' '"quoted"' 'grün ☃' "$(printf 'new\nline')" '#hash,comma=x' \
+ && echo linked > one && ln one two && ln -s -- '-dash' link \
  && echo @MARKER@ > /opt/marker
 
 EOF
@@ -51,7 +51,8 @@ check_content() {
     # shellcheck disable=SC2016 # for the shell in the container
     equal "an odd name as it was" "found" \
         "$(in_image "$image" 'test -e "/opt/odd/$(printf "new\nline")" && test -e "/opt/odd/grün ☃" && echo found')"
-    equal "a hard link" 2 "$(in_image "$image" 'stat -c %h /opt/odd/one')"
+    # Not by the number of links: in the OSTree format the object is one more.
+    equal "a hard link" 1 "$(in_image "$image" 'stat -c %i /opt/odd/one /opt/odd/two | uniq | wc -l')"
     equal "no mount point of the build is left" "gone" \
         "$(in_image "$image" 'test -e /oci-out || test -e /rootfs || echo gone')"
 }
@@ -92,6 +93,7 @@ check_local_form() {
     build_local third
     skopeo copy -q "oci:$work/out" "containers-storage:$local_image"
     equal "the form without a volume starts, too" third "$(in_image "$local_image" 'cat /opt/marker')"
+    podman rmi "$local_image" >/dev/null
     build_local fourth
     skopeo copy -q "oci:$work/out" "containers-storage:$local_image"
     equal "and ships what changed" fourth "$(in_image "$local_image" 'cat /opt/marker')"

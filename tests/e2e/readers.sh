@@ -9,10 +9,7 @@ image=localhost/aoh-e2e-reader
 our_images=("$image")
 helper=$target/release/apt-ostree-helper
 
-# The root filesystem to read: the one that the tests share, or a smaller one.
-set_rootfs() {
-    rootfs=${AOH_ROOTFS_TRIXIE:-}
-    [[ -z $rootfs ]] || return 0
+make_rootfs() {
     rootfs=$work/rootfs
     base_tarball trixie
     mkdir "$rootfs"
@@ -58,6 +55,6 @@ check_format() {
 
 start readers
 logged "$work/cargo.log" cargo build --release --locked --manifest-path "$top/Cargo.toml"
-set_rootfs
+make_rootfs
 check_format plain
 check_format ostree
