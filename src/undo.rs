@@ -31,13 +31,21 @@ pub struct Undo {
 }
 
 impl Undo {
-    /// Registers `action` as the way to undo something. It must not register or drop guards.
-    pub fn register(action: impl FnOnce() + Send + 'static) -> Self {
+    /// Does something with `make` and registers the way to undo it, which `undo` gives. A signal
+    /// waits until both are done. Neither must register or drop guards.
+    ///
+    /// # Errors
+    /// The error of `make`; nothing is registered then.
+    pub fn around<T, E, U: FnOnce() + Send + 'static>(
+        make: impl FnOnce() -> Result<T, E>,
+        undo: impl FnOnce(&T) -> U,
+    ) -> Result<(T, Self), E> {
         let mut registry = registry();
+        let made = make()?;
         let id = registry.next;
         registry.next += 1;
-        registry.actions.push((id, Box::new(action)));
-        Self { id }
+        registry.actions.push((id, Box::new(undo(&made))));
+        Ok((made, Self { id }))
     }
 
     /// Runs `commit`, the step that makes the work final, and forgets the undoing when that
@@ -100,6 +108,7 @@ pub fn on_signals(announce: impl Fn(&str) + Send + 'static) -> std::io::Result<(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -108,18 +117,19 @@ mod tests {
     fn undoes_when_dropped_and_not_when_committed() {
         static UNDONE: AtomicUsize = AtomicUsize::new(0);
         let count = || UNDONE.load(Ordering::SeqCst);
-        let act = || {
-            UNDONE.fetch_add(1, Ordering::SeqCst);
+        let register = || {
+            let act = |(): &()| {
+                || {
+                    UNDONE.fetch_add(1, Ordering::SeqCst);
+                }
+            };
+            Undo::around(|| Ok::<_, ()>(()), act).unwrap().1
         };
-        drop(Undo::register(act));
+        drop(register());
         assert_eq!(count(), 1);
-        assert!(Undo::register(act).disarm_with(|| Ok::<_, ()>(())).is_ok());
+        assert!(register().disarm_with(|| Ok::<_, ()>(())).is_ok());
         assert_eq!(count(), 1, "committed work stays");
-        assert!(
-            Undo::register(act)
-                .disarm_with(|| Err::<(), _>(()))
-                .is_err()
-        );
+        assert!(register().disarm_with(|| Err::<(), _>(())).is_err());
         assert_eq!(count(), 2, "a failed commit is undone");
     }
 }

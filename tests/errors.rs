@@ -145,6 +145,14 @@ fn both_etc_and_usr_etc() {
 }
 
 #[test]
+fn a_sysroot_that_is_no_directory() {
+    let dir = scratch();
+    let rootfs = good(dir.path());
+    rootfs.link("sysroot", "usr");
+    refused(rootfs.str(), &[], &["/sysroot", "is not a directory"]);
+}
+
+#[test]
 fn a_broken_status_file() {
     let dir = scratch();
     let rootfs = good(dir.path());

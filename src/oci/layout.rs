@@ -33,13 +33,17 @@ impl Stage {
     /// # Errors
     /// When `parent` is no directory that can be written to.
     pub fn new_in(parent: &Utf8Path) -> Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix(".apt-ostree-helper-")
-            .tempdir_in(parent)
+        let make = || -> Result<Utf8PathBuf> {
+            let mut builder = tempfile::Builder::new();
+            let dir = builder.prefix(".apt-ostree-helper-").tempdir_in(parent)?;
+            Ok(Utf8PathBuf::try_from(dir.keep())?)
+        };
+        let undo = |path: &Utf8PathBuf| {
+            let path = path.clone();
+            move || remove_tree(&path)
+        };
+        let (path, undo) = Undo::around(make, undo)
             .with_context(|| format!("making a temporary directory in {parent}"))?;
-        let path = Utf8PathBuf::try_from(dir.keep())?;
-        let doomed = path.clone();
-        let undo = Undo::register(move || remove_tree(&doomed));
         let stage = Self { path, undo };
         // Readable by the same people as a directory made by mkdir: the stage may become the output.
         let mode = 0o777 & !current_umask();

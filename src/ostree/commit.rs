@@ -50,8 +50,15 @@ impl Commit {
     /// made for it where there is none).
     ///
     /// # Errors
-    /// When the tree has both `/etc` and `/usr/etc`, or `/etc` and a `/usr` that is no directory.
+    /// When the tree has both `/etc` and `/usr/etc`, `/etc` and a `/usr` that is no directory, or a
+    /// `/sysroot` that is none.
     pub fn of_tree(tree: &Tree, content: &ContentObjects, info: &CommitInfo) -> Result<Self> {
+        let sysroot = tree.child(EntryId::ROOT, "sysroot");
+        if sysroot.is_some_and(|id| !tree.entry(id).is_dir()) {
+            bail!(
+                "/sysroot of the rootfs is not a directory, but a deployed system mounts the disk there: make it one"
+            );
+        }
         let mut objects = MetadataObjects::default();
         let etc = EtcMove::of(tree)?;
         let mut named = vec![None; tree.len()];

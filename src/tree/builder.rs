@@ -21,8 +21,8 @@ pub struct Metadata {
     pub mtime: i64,
     /// The size of the content in bytes.
     pub size: u64,
-    /// Extended attributes in any order. Those that are hints to us become a [`Hint`], others
-    /// that are not content are dropped.
+    /// Extended attributes in any order. Those that are hints to us become a [`Hint`]; others
+    /// that are not content, or have no value, are dropped.
     pub xattrs: Xattrs,
 }
 
@@ -187,7 +187,8 @@ impl TreeBuilder {
     }
 
     fn intern(&mut self, mut xattrs: Xattrs) -> u32 {
-        xattrs.retain(|(name, _)| super::xattrs::is_content(name));
+        // libostree reads attributes without a value as if they were not there ("glnx-xattrs.c").
+        xattrs.retain(|(name, value)| super::xattrs::is_content(name) && !value.is_empty());
         xattrs.sort_unstable();
         xattrs.dedup_by(|a, b| a.0 == b.0);
         if let Some(known) = self.known_xattrs.get(&xattrs) {
