@@ -87,13 +87,17 @@ pub fn undo_all_for_exit() {
 }
 
 /// Starts the thread that undoes everything on SIGINT, SIGTERM or SIGHUP and then exits with
-/// 128 plus the number of the signal, as shells report it. `announce` is told the name first.
+/// 128 plus the number of the signal, as shells report it. `announce` is told the name first. A
+/// signal that the process was started to ignore (by nohup(1), say) stays ignored.
 ///
 /// # Errors
 /// When the handlers cannot be installed or the thread cannot be started.
 pub fn on_signals(announce: impl Fn(&str) + Send + 'static) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    let ignored = ignored_signals();
+    let wanted = [SIGHUP, SIGINT, SIGTERM].into_iter();
+    let wanted = wanted.filter(|signal| ignored & (1 << (signal - 1)) == 0);
+    let mut signals = signal_hook::iterator::Signals::new(wanted)?;
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
@@ -104,6 +108,15 @@ pub fn on_signals(announce: impl Fn(&str) + Send + 'static) -> std::io::Result<(
             }
         })?;
     Ok(())
+}
+
+/// The signals that are ignored, a bit each from signal 1 (proc_pid_status(5), "SigIgn"); none
+/// where /proc does not tell.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]

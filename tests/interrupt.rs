@@ -84,6 +84,20 @@ fn wait_for_work(child: &mut Child, dir: &Path) {
     }
 }
 
+/// Starts the program by env(1), so that no signal is ignored because the tests' own parent ignores
+/// it (a shell does so for what it starts in the background).
+const BY_ENV: [&str; 3] = [
+    "env",
+    "--default-signal=HUP,INT,TERM",
+    env!("CARGO_BIN_EXE_apt-ostree-helper"),
+];
+
+fn interruptible() -> Command {
+    let mut command = Command::new(BY_ENV[0]);
+    command.args(&BY_ENV[1..]).env_remove("SOURCE_DATE_EPOCH");
+    command
+}
+
 fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap()
 }
@@ -128,7 +142,7 @@ fn a_signal_leaves_everything_as_it_was() {
     ];
     for (n, output) in destinations.iter().enumerate() {
         let (signal, number) = SIGNALS[n % SIGNALS.len()];
-        let mut child = slow_build(&mut helper(), &big, output, &place);
+        let mut child = slow_build(&mut interruptible(), &big, output, &place);
         wait_for_work(&mut child, &place);
         let start = Instant::now();
         kill_process(pid(&child), signal).unwrap();
@@ -168,7 +182,7 @@ fn a_signal_ends_it_as_pid_1_too() {
         let mut command = Command::new("unshare");
         command
             .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
-            .arg(env!("CARGO_BIN_EXE_apt-ostree-helper"));
+            .args(BY_ENV);
         let mut child = slow_build(&mut command, &big, &output, &place);
         wait_for_work(&mut child, &place);
         kill_process(only_child(child.id()), signal).unwrap();
@@ -176,6 +190,27 @@ fn a_signal_ends_it_as_pid_1_too() {
         assert_eq!(done.status.code(), Some(128 + number), "{}", stderr(&done));
         assert_eq!(snapshot(&place), BTreeMap::new());
     }
+}
+
+/// As nohup(1) asks for.
+#[test]
+fn a_signal_that_is_ignored_stays_ignored() {
+    let dir = scratch();
+    let (_, big) = rootfs(dir.path());
+    let place = dir.path().join("place");
+    fs::create_dir(&place).unwrap();
+    let output = format!("oci:{}", place.join("out").display());
+    let mut command = Command::new("env");
+    command
+        .args(["--default-signal=TERM", "--ignore-signal=HUP"])
+        .arg(BY_ENV[2]);
+    let mut child = slow_build(&mut command, &big, &output, &place);
+    wait_for_work(&mut child, &place);
+    kill_process(pid(&child), Signal::HUP).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(child.try_wait().unwrap(), None, "ended by SIGHUP");
+    kill_process(pid(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
 }
 
 fn only_child(parent: u32) -> Pid {

@@ -204,3 +204,32 @@ fn intervals_are_days_or_words() {
         assert_eq!(interval_days(text), days, "{text}");
     }
 }
+
+#[test]
+fn a_hint_on_a_directory_is_for_all_below_it() {
+    let mut builder = TreeBuilder::new(Metadata::directory(0o755));
+    let hinted = |component: &str| Metadata {
+        xattrs: vec![(b"user.component".to_vec(), component.as_bytes().to_vec())],
+        ..Metadata::directory(0o755)
+    };
+    let outer = builder
+        .push(EntryId::ROOT, "opt", "", hinted("outer"))
+        .unwrap();
+    let inner = builder.push(outer, "app", "", hinted("inner")).unwrap();
+    for (parent, name) in [(outer, "a"), (inner, "b"), (EntryId::ROOT, "c")] {
+        let metadata = Metadata::directory(0o755);
+        builder.push(parent, name, "", metadata).unwrap();
+    }
+    let fixture = Fixture {
+        tree: builder.finish().0,
+        texts: HashMap::new(),
+    };
+    let owners = owners(&fixture);
+    for (path, owner) in [
+        ("opt/a", "user/outer"),
+        ("opt/app/b", "user/inner"),
+        ("c", "rest/files"),
+    ] {
+        assert_eq!(owners[path], owner, "{path}");
+    }
+}

@@ -6,6 +6,8 @@
 //! opened through [`Contents`] by whoever needs its bytes.
 
 mod builder;
+mod directory;
+mod disk_xattrs;
 mod filter;
 mod lookup;
 mod scan;
@@ -19,8 +21,9 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 
 pub use builder::{Metadata, TreeBuilder};
+pub use directory::Directory;
 pub use filter::{Filter, SpecialFiles};
-pub use scan::{Directory, scan};
+pub use scan::scan;
 pub use xattrs::{Hint, Xattr, Xattrs};
 
 /// Names an entry of one [`Tree`].

@@ -2,52 +2,23 @@
 //! through directory handles, and no link is ever followed.
 
 use std::collections::HashMap;
-use std::ffi::{CStr, CString, OsStr};
-use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
-use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt};
-use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use cap_fs_ext::DirExt;
+use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, FileType, Stat};
 
+use super::directory::{Directory, Stamp};
+use super::disk_xattrs;
 use super::filter::Verdict;
-use super::{
-    Contents, EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder, Xattrs, xattrs,
-};
+use super::{EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder, Xattrs};
 
 /// How many faults of a rootfs are listed before the rest is only counted.
 const LISTED_FAULTS: usize = 10;
-
-/// What tells whether a file is still the one that was scanned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Stamp {
-    inode: u64,
-    size: i64,
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(stat: &Stat) -> Self {
-        Self {
-            inode: stat.st_ino,
-            size: stat.st_size,
-            changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
-        }
-    }
-}
-
-/// A directory on disk that has been scanned: opens the content of its files.
-#[derive(Debug)]
-pub struct Directory {
-    path: Utf8PathBuf,
-    handle: Dir,
-    stamps: Vec<Stamp>,
-    /// The tree's `/etc` lies at `/usr/etc` on disk: a checkout of a commit.
-    etc_is_in_usr: bool,
-}
 
 /// Reads the tree below the directory at `path`, without the content of files. Where there is
 /// only `/usr/etc`, as in a checkout of a commit, the tree has it as `/etc`.
@@ -58,7 +29,8 @@ pub struct Directory {
 pub fn scan(path: &Utf8Path, filter: &Filter) -> Result<(Tree, Directory)> {
     let handle = open_root(path)?;
     let stat = rustix::fs::fstat(&handle).with_context(|| format!("reading rootfs {path}"))?;
-    let xattrs = directory_xattrs(&handle).with_context(|| format!("reading rootfs {path}"))?;
+    let xattrs =
+        disk_xattrs::of_directory(&handle).with_context(|| format!("reading rootfs {path}"))?;
     let proc_links = std::fs::symlink_metadata("/proc/self/fd").is_ok();
     let mut walk = Walk {
         filter,
@@ -74,6 +46,7 @@ pub fn scan(path: &Utf8Path, filter: &Filter) -> Result<(Tree, Directory)> {
         .with_context(|| format!("reading rootfs {path}"))?;
     if walk.fault_count > 0 {
         let more = walk.fault_count - walk.faults.len();
+        walk.faults.sort_unstable();
         let list = walk.faults.join("\n  ");
         let rest = match more {
             0 => String::new(),
@@ -89,12 +62,7 @@ pub fn scan(path: &Utf8Path, filter: &Filter) -> Result<(Tree, Directory)> {
     for (stamp, id) in walk.stamps.into_iter().zip(new_ids) {
         stamps[id.index()] = stamp;
     }
-    let directory = Directory {
-        path: path.to_owned(),
-        handle,
-        stamps,
-        etc_is_in_usr: walk.etc_is_in_usr,
-    };
+    let directory = Directory::new(path, handle, stamps, walk.etc_is_in_usr);
     Ok((tree, directory))
 }
 
@@ -126,6 +94,8 @@ struct Seen {
 
 struct Walk<'f> {
     filter: &'f Filter,
+    /// Whether /proc is there; a container without it takes a longer way to attributes, which
+    /// links do not have.
     proc_links: bool,
     /// The first entry of each file, by device and inode: numbers of inodes repeat across mounts.
     links: HashMap<(u64, u64), EntryId>,
@@ -261,21 +231,12 @@ impl Walk<'_> {
         Ok(target)
     }
 
-    /// The extended attributes of an entry. The path through /proc reads them without opening
-    /// the file; a container without /proc takes the longer way, which links do not have.
     fn xattrs(&self, dir: &Dir, name: &str, kind: Kind) -> Result<Xattrs> {
-        if self.proc_links {
-            use std::os::fd::AsRawFd;
-            let path = format!("/proc/self/fd/{}/{name}", dir.as_fd().as_raw_fd());
-            return read_xattrs(
-                |list| rustix::fs::llistxattr(&path, list),
-                |name, value| rustix::fs::lgetxattr(&path, name, value),
-            );
-        }
-        match kind {
-            Kind::Symlink => Ok(Vec::new()),
-            Kind::Directory => directory_xattrs(&dir.open_dir_nofollow(name)?),
-            Kind::Regular => fd_xattrs(open_file(dir, Utf8Path::new(name))?),
+        match (self.proc_links, kind) {
+            (true, _) => disk_xattrs::through_proc(dir, name),
+            (false, Kind::Symlink) => Ok(Vec::new()),
+            (false, Kind::Directory) => disk_xattrs::of_directory(&dir.open_dir_nofollow(name)?),
+            (false, Kind::Regular) => disk_xattrs::of_file(dir, name),
         }
     }
 
@@ -287,71 +248,6 @@ impl Walk<'_> {
             self.faults.push(format!("/{path}{slash}{name}: {why}"));
         }
     }
-}
-
-impl Contents for Directory {
-    fn open(&self, tree: &Tree, id: EntryId) -> Result<Box<dyn Read + '_>> {
-        let mut path = tree.path(id);
-        if self.etc_is_in_usr && path.starts_with("etc") {
-            path = Utf8Path::new("usr").join(path);
-        }
-        let file = open_file(&self.handle, &path)
-            .with_context(|| format!("opening {}/{path}", self.path))?;
-        Ok(Box::new(CheckedFile {
-            file,
-            remaining: tree.entry(id).size,
-            stamp: self.stamps[id.index()],
-            path: self.path.join(path),
-        }))
-    }
-}
-
-/// A file that must still be what was scanned when its last byte has been read.
-struct CheckedFile {
-    file: File,
-    remaining: u64,
-    stamp: Stamp,
-    path: Utf8PathBuf,
-}
-
-impl CheckedFile {
-    fn changed(&self) -> io::Error {
-        io::Error::other(format!(
-            "{} changed while it was read; nothing may write to the rootfs during a build",
-            self.path
-        ))
-    }
-}
-
-impl Read for CheckedFile {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.remaining == 0 {
-            return Ok(0);
-        }
-        let want = buffer
-            .len()
-            .min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
-        let got = self
-            .file
-            .read(&mut buffer[..want])
-            .map_err(|e| io::Error::new(e.kind(), format!("reading {}: {e}", self.path)))?;
-        self.remaining -= got as u64;
-        let short = got == 0 && want > 0;
-        if short
-            || (self.remaining == 0 && Stamp::of(&rustix::fs::fstat(&self.file)?) != self.stamp)
-        {
-            return Err(self.changed());
-        }
-        Ok(got)
-    }
-}
-
-/// Opens a regular file below `dir` without following a link, and without waiting on a fifo.
-fn open_file(dir: &Dir, path: &Utf8Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).follow(FollowSymlinks::No);
-    options.custom_flags(OFlags::NONBLOCK.bits() as i32);
-    dir.open_with(path, &options)
 }
 
 fn metadata(stat: &Stat, kind: Kind, xattrs: Xattrs) -> Metadata {
@@ -366,62 +262,5 @@ fn metadata(stat: &Stat, kind: Kind, xattrs: Xattrs) -> Metadata {
             _ => 0,
         },
         xattrs,
-    }
-}
-
-/// The attributes of a directory, whose handle alone is not good for reading them (`O_PATH`).
-fn directory_xattrs(dir: &Dir) -> Result<Xattrs> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    fd_xattrs(rustix::fs::openat(dir, ".", flags, Mode::empty())?)
-}
-
-fn fd_xattrs(fd: impl AsFd) -> Result<Xattrs> {
-    read_xattrs(
-        |list| rustix::fs::flistxattr(&fd, list),
-        |name, value| rustix::fs::fgetxattr(&fd, name, value),
-    )
-}
-
-/// Lists and reads attributes, those that are content only. Values may grow between two calls.
-fn read_xattrs(
-    list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
-    get: impl Fn(&CStr, &mut [u8]) -> rustix::io::Result<usize>,
-) -> Result<Xattrs> {
-    let names = match grown(list) {
-        // A file system without extended attributes.
-        Err(rustix::io::Errno::NOTSUP) => return Ok(Vec::new()),
-        other => other?,
-    };
-    let mut found = Vec::new();
-    for name in names.split(|b| *b == 0) {
-        // What the storage uses may even be unreadable.
-        if !name.is_empty() && (xattrs::is_content(name) || xattrs::is_hint(name)) {
-            let c_name = CString::new(name)?;
-            match grown(|value| get(&c_name, value)) {
-                // Gone since it was listed.
-                Err(rustix::io::Errno::NODATA) => {}
-                value => found.push((name.to_vec(), value?)),
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Calls `fill` with buffers that grow until the answer fits.
-fn grown(fill: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
-    let mut buffer = vec![0; 256];
-    loop {
-        match fill(&mut buffer) {
-            Ok(len) => {
-                buffer.truncate(len);
-                return Ok(buffer);
-            }
-            Err(rustix::io::Errno::RANGE) => {
-                // Asked with no room, the kernel tells the size.
-                let needed = fill(&mut [])?;
-                buffer.resize(needed.max(buffer.len()) * 2, 0);
-            }
-            Err(e) => return Err(e),
-        }
     }
 }
