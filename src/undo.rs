@@ -24,7 +24,7 @@ fn registry() -> MutexGuard<'static, Registry> {
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Undoes what it was registered for when it is dropped, unless [`Undo::disarm`] came first.
+/// Undoes what it was registered for when it is dropped, unless [`Undo::disarm_with`] came first.
 #[must_use = "dropping it undoes the work at once"]
 pub struct Undo {
     id: u64,
