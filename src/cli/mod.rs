@@ -13,10 +13,13 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::undo;
 
+const EXIT_STATUS: &str =
+    "Exit status: 0 done, 1 failed, 2 wrong usage, 128 and the number of a signal that ended it.";
+
 /// Turns a Debian root filesystem into an OSTree commit and a chunked OCI image whose layers
 /// follow packages, so that an update costs a client only the layers that changed.
 #[derive(Debug, Parser)]
-#[command(name = "apt-ostree-helper", version, max_term_width = 100)]
+#[command(name = "apt-ostree-helper", version, max_term_width = 100, after_help = EXIT_STATUS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
