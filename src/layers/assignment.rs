@@ -50,10 +50,12 @@ pub fn component_sizes(tree: &Tree, objects: &ContentObjects, ownership: &Owners
     for id in tree.ids() {
         let Some(home) = homes.of(id) else { continue };
         let content = match home == id {
-            true => tree.entry(id).size.next_multiple_of(HEADER),
+            true => tree.entry(id).size.div_ceil(HEADER).saturating_mul(HEADER),
             false => 0,
         };
-        sizes[ownership.owner(home).index()] += HEADER + content;
+        let size: &mut u64 = &mut sizes[ownership.owner(home).index()];
+        // A hostile tree can have sparse files of exabytes.
+        *size = size.saturating_add(content).saturating_add(HEADER);
     }
     sizes
 }

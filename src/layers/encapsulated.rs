@@ -7,7 +7,7 @@ use std::io::Write;
 
 use anyhow::Result;
 
-use super::members::{LayerWriter, Source};
+use super::members::{LayerArchive, Source};
 use crate::checksum::Checksum;
 use crate::oci::MemberKind;
 use crate::ostree::{Commit, ContentObjects, gvariant};
@@ -57,7 +57,7 @@ pub fn write_commit_layer<W: Write>(
 ) -> Result<W> {
     let tree = source.tree;
     let mut layer = Encapsulated::new(source, objects, out, buffer);
-    layer.layer.lone_directory(EntryId::ROOT)?;
+    layer.archive.lone_directory(EntryId::ROOT)?;
     layer.repository()?;
     layer.metadata_object(commit.checksum, "commit", &commit.object)?;
     for (checksum, object) in &commit.dirmetas {
@@ -67,7 +67,7 @@ pub fn write_commit_layer<W: Write>(
         layer.metadata_object(*checksum, "dirtree", object)?;
     }
     for id in tree.ids().filter(|id| tree.entry(*id).is_dir()) {
-        layer.layer.directory(id)?;
+        layer.archive.directory(id)?;
     }
     layer.standard_var()?;
     for id in tree.ids() {
@@ -79,7 +79,7 @@ pub fn write_commit_layer<W: Write>(
     for id in content {
         layer.content(*id)?;
     }
-    Ok(layer.layer.tar.finish()?)
+    Ok(layer.archive.tar.finish()?)
 }
 
 /// Writes a content layer with `entries` to `out` and gives `out` back.
@@ -97,20 +97,20 @@ pub fn write_content_layer<W: Write>(
     let tree = source.tree;
     let mut layer = Encapsulated::new(source, objects, out, buffer);
     if version == FormatVersion::V2 {
-        layer.layer.lone_directory(EntryId::ROOT)?;
+        layer.archive.lone_directory(EntryId::ROOT)?;
     }
     for id in entries.iter().filter(|id| !tree.entry(**id).is_dir()) {
         if version == FormatVersion::V2 {
-            layer.layer.directory(tree.entry(*id).parent)?;
+            layer.archive.directory(tree.entry(*id).parent)?;
         }
         layer.content(*id)?;
     }
-    Ok(layer.layer.tar.finish()?)
+    Ok(layer.archive.tar.finish()?)
 }
 
 /// One layer being written.
 struct Encapsulated<'a, W: Write> {
-    layer: LayerWriter<'a, W>,
+    archive: LayerArchive<'a, W>,
     objects: &'a ContentObjects,
     /// Which of `objects/00` to `objects/ff` are there.
     object_directories: HashSet<u8>,
@@ -126,7 +126,7 @@ fn no_mtime(_: EntryId) -> u64 {
 impl<'a, W: Write> Encapsulated<'a, W> {
     fn new(source: Source<'a>, objects: &'a ContentObjects, out: W, buffer: &'a mut [u8]) -> Self {
         Self {
-            layer: LayerWriter::new(source, out, &no_mtime, buffer),
+            archive: LayerArchive::new(source, out, &no_mtime, buffer),
             objects,
             object_directories: HashSet::new(),
             links: HashMap::new(),
@@ -135,12 +135,12 @@ impl<'a, W: Write> Encapsulated<'a, W> {
 
     /// A path, and before the first path of an object the object itself.
     fn content(&mut self, id: EntryId) -> Result<()> {
-        let tree = self.layer.source.tree;
+        let tree = self.archive.source.tree;
         let entry = tree.entry(id);
         let path = tree.path(id);
         match entry.kind {
             Kind::Directory => return Ok(()),
-            Kind::Regular if entry.size == 0 => return self.layer.file(id, path.as_str()),
+            Kind::Regular if entry.size == 0 => return self.archive.file(id, path.as_str()),
             Kind::Regular | Kind::Symlink => {}
         }
         self.object(id)?;
@@ -150,18 +150,18 @@ impl<'a, W: Write> Encapsulated<'a, W> {
         if *links < MAX_LINKS {
             let target = object_path(checksum, "file");
             let link = MemberKind::HardLink(&target);
-            self.layer.entry(id, path.as_str(), link, false)
+            self.archive.entry(id, path.as_str(), link, false)
         } else if entry.kind == Kind::Symlink {
             let link = MemberKind::Symlink(tree.target(id));
-            self.layer.entry(id, path.as_str(), link, true)
+            self.archive.entry(id, path.as_str(), link, true)
         } else {
-            self.layer.file(id, path.as_str())
+            self.archive.file(id, path.as_str())
         }
     }
 
     /// The object of a regular file or link with its attributes before it, once.
     fn object(&mut self, id: EntryId) -> Result<()> {
-        let tree = self.layer.source.tree;
+        let tree = self.archive.source.tree;
         let checksum = self.objects.checksum(id);
         if self.links.contains_key(&checksum) {
             return Ok(());
@@ -169,21 +169,21 @@ impl<'a, W: Write> Encapsulated<'a, W> {
         self.links.insert(checksum, 0);
         self.object_directory(checksum.as_bytes()[0])?;
         let xattrs = gvariant::xattrs(tree.xattrs(id));
-        let tar = &mut self.layer.tar;
+        let tar = &mut self.archive.tar;
         tar.append_bytes(&object_path(checksum, "file-xattrs-link"), &xattrs)?;
         let path = object_path(checksum, "file");
         match tree.entry(id).kind {
             Kind::Symlink => {
                 let link = MemberKind::Symlink(tree.target(id));
-                self.layer.entry(id, &path, link, true)
+                self.archive.entry(id, &path, link, true)
             }
-            _ => self.layer.file(id, &path),
+            _ => self.archive.file(id, &path),
         }
     }
 
     fn metadata_object(&mut self, checksum: Checksum, kind: &str, object: &[u8]) -> Result<()> {
         let path = object_path(checksum, kind);
-        self.layer.tar.append_bytes(&path, object)
+        self.archive.tar.append_bytes(&path, object)
     }
 
     /// The empty repository.
@@ -195,16 +195,18 @@ impl<'a, W: Write> Encapsulated<'a, W> {
             self.default_directory(&format!("{REPO}/{directory}"), 0o755)?;
         }
         let config = format!("{REPO}/config");
-        self.layer.tar.append_bytes(&config, REPO_CONFIG.as_bytes())
+        self.archive
+            .tar
+            .append_bytes(&config, REPO_CONFIG.as_bytes())
     }
 
     /// The directory of objects whose checksum begins with `prefix`, and those above it, where
     /// the layer has them not. `/sysroot` looks as the tree's does.
     fn object_directory(&mut self, prefix: u8) -> Result<()> {
         if self.object_directories.is_empty() {
-            let tree = self.layer.source.tree;
+            let tree = self.archive.source.tree;
             match tree.child(EntryId::ROOT, SYSROOT) {
-                Some(id) if tree.entry(id).is_dir() => self.layer.lone_directory(id)?,
+                Some(id) if tree.entry(id).is_dir() => self.archive.lone_directory(id)?,
                 _ => self.default_directory(SYSROOT, 0o755)?,
             }
             for directory in [OSTREE, REPO, OBJECTS] {
@@ -219,7 +221,7 @@ impl<'a, W: Write> Encapsulated<'a, W> {
 
     /// `/var/tmp`, which `podman run` of a commit with an empty `/var` needs.
     fn standard_var(&mut self) -> Result<()> {
-        let tree = self.layer.source.tree;
+        let tree = self.archive.source.tree;
         if tree.resolve("var/tmp").is_some() {
             return Ok(());
         }
@@ -244,7 +246,7 @@ impl<'a, W: Write> Encapsulated<'a, W> {
             gid: 0,
             mtime: 0,
         };
-        self.layer.tar.append(&member, &[])
+        self.archive.tar.append(&member, &[])
     }
 }
 

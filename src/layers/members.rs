@@ -21,7 +21,7 @@ pub struct Source<'a> {
 }
 
 /// One layer being written.
-pub struct LayerWriter<'a, W: Write> {
+pub struct LayerArchive<'a, W: Write> {
     /// Where the entries come from.
     pub source: Source<'a>,
     /// The archive.
@@ -32,7 +32,7 @@ pub struct LayerWriter<'a, W: Write> {
     buffer: &'a mut [u8],
 }
 
-impl<'a, W: Write> LayerWriter<'a, W> {
+impl<'a, W: Write> LayerArchive<'a, W> {
     /// Begins a layer in `out`. Files are read through `buffer`.
     pub fn new(
         source: Source<'a>,

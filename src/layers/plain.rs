@@ -5,7 +5,7 @@ use std::io::Write;
 
 use anyhow::Result;
 
-use super::members::{LayerWriter, Source};
+use super::members::{LayerArchive, Source};
 use crate::oci::MemberKind;
 use crate::tree::{EntryId, Kind};
 
@@ -22,7 +22,7 @@ pub fn write_plain_layer<W: Write>(
     buffer: &mut [u8],
 ) -> Result<W> {
     let tree = source.tree;
-    let mut layer = LayerWriter::new(source, out, mtime, buffer);
+    let mut layer = LayerArchive::new(source, out, mtime, buffer);
     let mut written: HashMap<EntryId, EntryId> = HashMap::new();
     for id in entries {
         let entry = tree.entry(*id);

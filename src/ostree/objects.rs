@@ -40,8 +40,8 @@ impl ContentObjects {
             .collect();
         // Largest first, so that no thread is left with one big file at the end.
         jobs.sort_by_key(|id| std::cmp::Reverse(tree.entry(*id).size));
-        let total = jobs.iter().map(|id| tree.entry(*id).size).sum();
-        progress.begin("hashing files", total);
+        let total = jobs.iter().map(|id| tree.entry(*id).size);
+        progress.begin("hashing files", total.fold(0, u64::saturating_add));
         let found = parallel::map(
             threads,
             &jobs,

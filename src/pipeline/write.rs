@@ -56,7 +56,8 @@ pub fn write_image(
         compression: options.compression,
         stage: &stage,
     };
-    progress.begin("writing layers", jobs.iter().map(|job| job.size).sum());
+    let total = jobs.iter().map(|job| job.size);
+    progress.begin("writing layers", total.fold(0, u64::saturating_add));
     let mut blobs = parallel::map(
         options.threads,
         &order,
@@ -96,7 +97,10 @@ pub fn write_image(
 
 fn jobs<'a>(system: &System, planned: &'a Planned, options: &BuildOptions) -> Vec<Job<'a>> {
     let tree = &system.tree;
-    let size = |entries: &[EntryId]| entries.iter().map(|id| tree.entry(*id).size).sum();
+    let size = |entries: &[EntryId]| {
+        let sizes = entries.iter().map(|id| tree.entry(*id).size);
+        sizes.fold(0, u64::saturating_add)
+    };
     let mut jobs = Vec::new();
     if let Format::Ostree(_) = options.format {
         // With one layer allowed, the commit layer holds everything.
