@@ -20,20 +20,23 @@ start() {
     ensure_podman_runs "$(base_image_name trixie)"
 }
 
-# Removes the images that the test made.
+# Removes the images that the test made, and the run directory: nothing is mounted any more.
 finish() {
     local status=$? image
     for image in "${our_images[@]}"; do
         podman rmi -f "$image" >/dev/null 2>&1 || true
     done
+    rm -rf --one-file-system "$runroot"
     ((status == 0)) || (exit "$status") || report_failure
 }
 our_images=()
+runroot=
 
 # All tools read CONTAINERS_STORAGE_CONF. The run directory holds mount counts, which must not
 # outlive a boot, and its path may not be longer than 50 characters: hence not below target/.
 private_storage() {
     local driver
+    runroot=${XDG_RUNTIME_DIR:-/run}/aoh-$(cksum <<<"$e2e" | cut -d ' ' -f 1)
     mkdir -p "$e2e"
     export CONTAINERS_STORAGE_CONF=$e2e/storage.conf
     for driver in overlay vfs; do
@@ -41,7 +44,7 @@ private_storage() {
 [storage]
 driver = "$driver"
 graphroot = "$e2e/storage"
-runroot = "${XDG_RUNTIME_DIR:-/run}/aoh-$(cksum <<<"$e2e" | cut -d ' ' -f 1)"
+runroot = "$runroot"
 EOF
         podman info >/dev/null 2>&1 && return
     done
