@@ -8,19 +8,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
 
-use common::{Rootfs, fail, helper, is_root, odd_rootfs, run, scratch, stderr};
-
-/// A rootfs with one package and nothing wrong.
-fn good(dir: &Path) -> Rootfs {
-    let rootfs = Rootfs::new(dir.join("rootfs"));
-    rootfs
-        .packages(&[("foo", "foo", "1", &["usr/bin/foo"])])
-        .file("usr/bin/foo", "foo")
-        .settle();
-    rootfs
-}
+use common::{fail, helper, is_root, odd_rootfs, run, scratch, stderr, tiny};
 
 /// Builds to a layout that must not be there afterwards; the messages must have all `expected`.
 fn refused(rootfs: &str, extra: &[&str], expected: &[&str]) {
@@ -56,7 +45,7 @@ fn a_file_instead_of_a_directory() {
 #[test]
 fn special_files_are_named_or_skipped() {
     let dir = scratch();
-    let rootfs = good(dir.path());
+    let rootfs = tiny(dir.path());
     let _socket = UnixListener::bind(rootfs.at("usr/socket")).unwrap();
     rustix::fs::mknodat(
         rustix::fs::CWD,
@@ -99,7 +88,7 @@ fn special_files_are_named_or_skipped() {
 #[test]
 fn a_name_or_target_that_is_not_utf8() {
     let dir = scratch();
-    let rootfs = good(dir.path());
+    let rootfs = tiny(dir.path());
     fs::write(rootfs.path.join(OsStr::from_bytes(b"usr/b\xffd")), "x").unwrap();
     let target = OsStr::from_bytes(b"\xfe");
     std::os::unix::fs::symlink(target, rootfs.at("usr/link")).unwrap();
@@ -116,7 +105,7 @@ fn a_name_or_target_that_is_not_utf8() {
 #[test]
 fn a_whiteout_name() {
     let dir = scratch();
-    let rootfs = good(dir.path());
+    let rootfs = tiny(dir.path());
     rootfs.file("usr/.wh.gone", "");
     refused(rootfs.str(), &[], &["/usr/.wh.gone", "whiteout"]);
 }
@@ -124,7 +113,7 @@ fn a_whiteout_name() {
 #[test]
 fn many_faults_are_counted_not_listed() {
     let dir = scratch();
-    let rootfs = good(dir.path());
+    let rootfs = tiny(dir.path());
     for n in 0..30 {
         rootfs.file(&format!("usr/.wh.{n}"), "");
     }
@@ -134,7 +123,7 @@ fn many_faults_are_counted_not_listed() {
 #[test]
 fn both_etc_and_usr_etc() {
     let dir = scratch();
-    let rootfs = good(dir.path());
+    let rootfs = tiny(dir.path());
     rootfs.file("etc/a", "").file("usr/etc/b", "");
     refused(rootfs.str(), &[], &["both /etc and /usr/etc", "merge them"]);
     refused(
@@ -147,7 +136,7 @@ fn both_etc_and_usr_etc() {
 #[test]
 fn a_sysroot_that_is_no_directory() {
     let dir = scratch();
-    let rootfs = good(dir.path());
+    let rootfs = tiny(dir.path());
     rootfs.link("sysroot", "usr");
     refused(rootfs.str(), &[], &["/sysroot", "is not a directory"]);
 }
@@ -155,7 +144,7 @@ fn a_sysroot_that_is_no_directory() {
 #[test]
 fn a_broken_status_file() {
     let dir = scratch();
-    let rootfs = good(dir.path());
+    let rootfs = tiny(dir.path());
     rootfs.file("var/lib/dpkg/status", "Package: foo\nthis is no field\n\n");
     refused(rootfs.str(), &[], &["/var/lib/dpkg/status", "line 2"]);
     rootfs.file(
@@ -168,14 +157,14 @@ fn a_broken_status_file() {
 #[test]
 fn a_database_that_is_not_where_it_is_said_to_be() {
     let dir = scratch();
-    let rootfs = good(dir.path());
+    let rootfs = tiny(dir.path());
     refused(rootfs.str(), &["--admindir", "/opt/dpkg"], &["/opt/dpkg"]);
 }
 
 #[test]
 fn an_attribute_that_no_layer_can_hold() {
     let dir = scratch();
-    let rootfs = good(dir.path());
+    let rootfs = tiny(dir.path());
     rootfs.xattr("usr/bin/foo", "user.a=b", b"x");
     refused(
         rootfs.str(),
@@ -187,7 +176,7 @@ fn an_attribute_that_no_layer_can_hold() {
 #[test]
 fn an_unwritable_destination() {
     let dir = scratch();
-    let rootfs = good(dir.path());
+    let rootfs = tiny(dir.path());
     for output in ["oci:/proc/out", "/proc/out.tar"] {
         let messages = fail(1, &["build", "--rootfs", rootfs.str(), "-o", output]);
         assert!(messages.contains("/proc/out"), "{messages}");
@@ -208,7 +197,7 @@ fn an_unwritable_destination() {
 #[test]
 fn a_destination_that_is_no_layout_is_left_alone() {
     let dir = scratch();
-    let rootfs = good(dir.path());
+    let rootfs = tiny(dir.path());
     let out = dir.path().join("home");
     fs::create_dir(&out).unwrap();
     fs::write(out.join("precious"), "x").unwrap();
@@ -235,7 +224,7 @@ fn a_destination_that_is_no_layout_is_left_alone() {
 #[test]
 fn an_output_inside_the_rootfs() {
     let dir = scratch();
-    let rootfs = good(dir.path());
+    let rootfs = tiny(dir.path());
     let inside = format!("oci:{}/out", rootfs.str());
     let messages = fail(1, &["build", "--rootfs", rootfs.str(), "-o", &inside]);
     assert!(messages.contains("lies inside the rootfs"), "{messages}");
@@ -247,7 +236,7 @@ fn an_output_inside_the_rootfs() {
 #[test]
 fn usage_errors_have_status_2() {
     let dir = scratch();
-    let rootfs = good(dir.path());
+    let rootfs = tiny(dir.path());
     let out = format!("oci:{}", dir.path().join("out").display());
     let base = ["build", "--rootfs", rootfs.str(), "-o", &out];
     for (arguments, expected) in [
@@ -311,7 +300,7 @@ fn usage_errors_have_status_2() {
 #[test]
 fn a_config_that_is_none() {
     let dir = scratch();
-    let rootfs = good(dir.path());
+    let rootfs = tiny(dir.path());
     let config = dir.path().join("config.json");
     fs::write(&config, "{}").unwrap();
     let config = config.to_str().unwrap();
