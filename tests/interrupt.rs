@@ -261,7 +261,8 @@ fn a_reader_that_goes_away_is_an_error_and_nothing_stays() {
     assert_eq!(snapshot(&temporary), BTreeMap::new());
 }
 
-/// Nothing can be cleaned up then; the old image is still whole, and a new build works.
+/// Nothing can be cleaned up then; the old image is still whole, and a new build works, which
+/// removes the hidden directory when it is old and nobody uses it.
 #[test]
 fn a_killed_build_leaves_one_hidden_directory_and_the_old_image() {
     let dir = scratch();
@@ -286,4 +287,32 @@ fn a_killed_build_leaves_one_hidden_directory_and_the_old_image() {
     judged(&["verify", &output, "--ostree"]);
     assert_eq!(run(&build), digest);
     judged(&["verify", &output, "--ostree"]);
+    assert_eq!(stages(&place), left, "it is too new to be called abandoned");
+    make_old(&left[0]);
+    assert_eq!(run(&build), digest);
+    assert!(stages(&place).is_empty(), "{:?}", stages(&place));
+}
+
+/// Whoever is still at work is left alone by another build, however long it takes.
+#[test]
+fn a_build_leaves_the_directory_of_another_alone() {
+    let dir = scratch();
+    let (small, big) = rootfs(dir.path());
+    let place = dir.path().join("place");
+    fs::create_dir(&place).unwrap();
+    let slow = format!("oci:{}", place.join("slow").display());
+    let mut child = slow_build(&mut interruptible(), &big, &slow, &place);
+    wait_for_work(&mut child, &place);
+    let used = stages(&place);
+    make_old(&used[0]);
+    let quick = format!("oci:{}", place.join("quick").display());
+    run(&["build", "-q", "--rootfs", small.str(), "-o", &quick]);
+    assert_eq!(stages(&place), used);
+    kill_process(pid(&child), Signal::TERM).unwrap();
+    child.wait().unwrap();
+}
+
+fn make_old(path: &Path) {
+    let old = std::time::SystemTime::now() - Duration::from_secs(3600);
+    fs::File::open(path).unwrap().set_modified(old).unwrap();
 }

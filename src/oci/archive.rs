@@ -6,7 +6,8 @@ use std::io::{BufWriter, Write};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::layout::{Stage, metadata_files, new_index};
+use super::layout::{metadata_files, new_index};
+use super::stage::Stage;
 use super::tar::{Member, MemberKind, TarWriter};
 use crate::checksum::Checksum;
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::blob::{Blob, Compression};
 use super::config::BaseConfig;
-use super::layout::Stage;
+use super::stage::Stage;
 use crate::checksum::Checksum;
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -3,100 +3,20 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
 
-use super::blob::{Blob, BlobWriter, Compression};
-use crate::checksum::Checksum;
-use crate::undo::Undo;
+use super::stage::{BLOBS, Stage, remove_tree, rename, write_synced};
 
 /// The annotation that names an image in an index.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const INDEX: &str = "index.json";
 const LAYOUT_FILE: &str = "oci-layout";
-const BLOBS: &str = "blobs/sha256";
 /// The media type of an image index.
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
-
-/// A directory that holds the blobs of an image in the making; removed unless published.
-pub struct Stage {
-    path: Utf8PathBuf,
-    undo: Undo,
-}
-
-impl Stage {
-    /// A new staging directory in `parent`, which must be on the file system of the output.
-    ///
-    /// # Errors
-    /// When `parent` is no directory that can be written to.
-    pub fn new_in(parent: &Utf8Path) -> Result<Self> {
-        let make = || -> Result<Utf8PathBuf> {
-            let mut builder = tempfile::Builder::new();
-            let dir = builder.prefix(".apt-ostree-helper-").tempdir_in(parent)?;
-            Ok(Utf8PathBuf::try_from(dir.keep())?)
-        };
-        let undo = |path: &Utf8PathBuf| {
-            let path = path.clone();
-            move || remove_tree(&path)
-        };
-        let (path, undo) = Undo::around(make, undo)
-            .with_context(|| format!("making a temporary directory in {parent}"))?;
-        let stage = Self { path, undo };
-        // Readable by the same people as a directory made by mkdir: the stage may become the output.
-        let mode = 0o777 & !current_umask();
-        fs::set_permissions(
-            &stage.path,
-            std::os::unix::fs::PermissionsExt::from_mode(mode),
-        )
-        .with_context(|| format!("setting permissions of {}", stage.path))?;
-        fs::create_dir_all(stage.path.join(BLOBS))
-            .with_context(|| format!("creating {}/{BLOBS}", stage.path))?;
-        Ok(stage)
-    }
-
-    /// A writer for one more blob. `name` must be no other blob's.
-    ///
-    /// # Errors
-    /// When its file cannot be created.
-    pub fn blob_writer(&self, name: &str, compression: Compression) -> Result<BlobWriter> {
-        BlobWriter::create(self.path.join(name), compression)
-    }
-
-    /// Takes a finished blob in under its digest.
-    ///
-    /// # Errors
-    /// When it cannot be renamed.
-    pub fn add(&self, writer: BlobWriter) -> Result<Blob> {
-        let from = writer.path().to_owned();
-        let blob = writer.finish()?;
-        let to = self.blob_path(blob.digest);
-        rename(&from, &to)?;
-        Ok(blob)
-    }
-
-    /// Adds a blob that is in memory.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn add_bytes(&self, bytes: &[u8]) -> Result<Checksum> {
-        let checksum = Checksum::of(bytes);
-        write_synced(&self.blob_path(checksum), bytes)?;
-        Ok(checksum)
-    }
-
-    /// Where a blob lies.
-    pub fn blob_path(&self, digest: Checksum) -> Utf8PathBuf {
-        self.path.join(BLOBS).join(digest.to_string())
-    }
-
-    /// The staging directory itself.
-    pub fn path(&self) -> &Utf8Path {
-        &self.path
-    }
-}
 
 /// Where a layout is to be: checked before any work is done.
 #[derive(Debug)]
@@ -179,18 +99,18 @@ impl LayoutTarget {
     }
 
     fn publish_new(&self, stage: Stage, index: &Value) -> Result<()> {
-        write_metadata(&stage.path, index)?;
-        sync_dir(&stage.path.join(BLOBS))?;
-        sync_dir(&stage.path)?;
-        let Stage { path, undo } = stage;
+        write_metadata(stage.path(), index)?;
+        sync_dir(&stage.path().join(BLOBS))?;
+        sync_dir(stage.path())?;
+        let (path, undo, _lock) = stage.into_parts();
         undo.disarm_with(|| fs::rename(&path, &self.path))?;
         sync_dir(parent_directory(&self.path))
     }
 
     /// An existing layout keeps its directory, which may be a mount point.
     fn publish_into(&self, stage: Stage, index: &Value) -> Result<()> {
-        write_metadata(&stage.path, index)?;
-        let Stage { path, undo } = stage;
+        write_metadata(stage.path(), index)?;
+        let (path, undo, _lock) = stage.into_parts();
         // A signal in the middle waits: it would leave blobs that no index names.
         undo.disarm_with(|| self.move_in(&path))?;
         remove_tree(&path);
@@ -342,17 +262,6 @@ fn remove_unreferenced(path: &Utf8Path, index: &Value) {
     }
 }
 
-fn rename(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
-    fs::rename(from, to).with_context(|| format!("renaming {from} to {to}"))
-}
-
-fn write_synced(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
-    let context = || format!("writing {path}");
-    let mut file = File::create(path).with_context(context)?;
-    file.write_all(bytes).with_context(context)?;
-    file.sync_data().with_context(context)
-}
-
 fn sync_dir(path: &Utf8Path) -> Result<()> {
     let synced = File::open(path).and_then(|dir| dir.sync_all());
     synced.with_context(|| format!("writing the directory {path} to the disk"))
@@ -369,23 +278,4 @@ pub fn parent_directory(path: &Utf8Path) -> &Utf8Path {
 fn is_empty(path: &Utf8Path) -> Result<bool> {
     let mut entries = fs::read_dir(path).with_context(|| format!("reading {path}"))?;
     Ok(entries.next().is_none())
-}
-
-/// The process's umask, which can only be read by setting it.
-fn current_umask() -> u32 {
-    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    rustix::process::umask(mask);
-    mask.as_raw_mode()
-}
-
-/// Removes a directory that other threads may still be writing to.
-fn remove_tree(path: &Utf8Path) {
-    for _ in 0..100 {
-        match fs::remove_dir_all(path) {
-            Ok(()) => return,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return,
-            Err(_) => std::thread::sleep(std::time::Duration::from_millis(10)),
-        }
-    }
-    tracing::warn!("could not remove the temporary directory {path}");
 }

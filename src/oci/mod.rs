@@ -6,11 +6,13 @@ mod blob;
 mod config;
 mod image;
 mod layout;
+mod stage;
 mod tar;
 
 pub use archive::write_archive;
 pub use blob::{Blob, BlobWriter, Compression, available_threads};
 pub use config::{BaseConfig, Platform};
 pub use image::{Image, ImageDetails, Layer};
-pub use layout::{LayoutTarget, Stage, check_tag, parent_directory};
+pub use layout::{LayoutTarget, check_tag, parent_directory};
+pub use stage::Stage;
 pub use tar::{Member, MemberKind, TarWriter};
