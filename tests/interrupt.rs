@@ -293,6 +293,25 @@ fn a_killed_build_leaves_one_hidden_directory_and_the_old_image() {
     assert!(stages(&place).is_empty(), "{:?}", stages(&place));
 }
 
+/// An empty directory (a mount point, say) in which the first build was killed is still good for
+/// the second.
+#[test]
+fn a_killed_first_build_into_an_empty_directory_can_be_repeated() {
+    let dir = scratch();
+    let (small, big) = rootfs(dir.path());
+    let place = dir.path().join("place");
+    fs::create_dir(&place).unwrap();
+    let output = format!("oci:{}", place.display());
+    let mut child = slow_build(&mut interruptible(), &big, &output, &place);
+    wait_for_work(&mut child, &place);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    make_old(&stages(&place)[0]);
+    run(&["build", "-q", "--rootfs", small.str(), "-o", &output]);
+    assert!(stages(&place).is_empty());
+    judged(&["verify", &output, "--ostree"]);
+}
+
 /// Whoever is still at work is left alone by another build, however long it takes.
 #[test]
 fn a_build_leaves_the_directory_of_another_alone() {

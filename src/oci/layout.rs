@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
 
-use super::stage::{BLOBS, Stage, remove_tree, rename, write_synced};
+use super::stage::{BLOBS, STAGE_PREFIX, Stage, remove_tree, rename, write_synced};
 
 /// The annotation that names an image in an index.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -275,7 +275,15 @@ pub fn parent_directory(path: &Utf8Path) -> &Utf8Path {
     }
 }
 
+/// Whether a directory holds nothing but what a killed build may have left.
 fn is_empty(path: &Utf8Path) -> Result<bool> {
-    let mut entries = fs::read_dir(path).with_context(|| format!("reading {path}"))?;
-    Ok(entries.next().is_none())
+    for entry in fs::read_dir(path).with_context(|| format!("reading {path}"))? {
+        let name = entry
+            .with_context(|| format!("reading {path}"))?
+            .file_name();
+        if !name.to_string_lossy().starts_with(STAGE_PREFIX) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -16,7 +16,7 @@ use crate::undo::Undo;
 /// Where blobs lie in a layout (image-spec, image-layout.md).
 pub(super) const BLOBS: &str = "blobs/sha256";
 /// How the names of staging directories begin.
-const STAGE_PREFIX: &str = ".apt-ostree-helper-";
+pub(super) const STAGE_PREFIX: &str = ".apt-ostree-helper-";
 /// A staging directory is taken for abandoned only after this time: a new one is not locked yet.
 const ABANDONED_AFTER: Duration = Duration::from_secs(60);
 
