@@ -1,7 +1,13 @@
 //! The command line: arguments to library calls to reports. One file a subcommand, no logic.
 
+mod args;
 mod build;
+mod build_chunked_oci;
+mod commit;
+mod encapsulate;
 mod generate;
+mod import;
+mod previous;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -11,6 +17,9 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 
+use args::LogArgs;
+
+use crate::layers::FormatVersion;
 use crate::undo;
 
 const EXIT_STATUS: &str =
@@ -28,8 +37,24 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(Box<build::BuildArgs>),
+    Commit(Box<commit::CommitCommandArgs>),
+    Encapsulate(Box<encapsulate::EncapsulateArgs>),
+    Import(Box<import::ImportArgs>),
+    #[command(subcommand)]
+    Compose(Compose),
+    /// Deprecated name of 'compose container-encapsulate'
+    #[command(hide = true)]
+    ContainerEncapsulate(Box<encapsulate::EncapsulateArgs>),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
+}
+
+/// The entry points of rpm-ostree, with its options and its defaults.
+#[derive(Debug, Subcommand)]
+enum Compose {
+    ContainerEncapsulate(Box<encapsulate::EncapsulateArgs>),
+    #[command(name = "build-chunked-oci")]
+    BuildChunkedOci(Box<build_chunked_oci::BuildChunkedOciArgs>),
 }
 
 /// The command line's definition, for whatever is generated from it.
@@ -55,12 +80,22 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let outcome = match &cli.command {
-        Command::Build(args) => {
-            log_to_stderr(args.verbosity());
-            undo::on_signals(|signal| say(&format!("{signal}: cleaning up")))
-                .context("installing signal handlers")
-                .and_then(|()| build::run(args))
+        Command::Build(args) => job(args.log(), || build::run(args)),
+        Command::Commit(args) => job(args.log(), || commit::run(args)),
+        Command::Encapsulate(args) => job(args.log(), || encapsulate::run(args, FormatVersion::V2)),
+        Command::Import(args) => job(args.log(), || import::run(args)),
+        Command::Compose(Compose::ContainerEncapsulate(args)) => {
+            job(args.log(), || encapsulate::run(args, FormatVersion::V1))
         }
+        Command::Compose(Compose::BuildChunkedOci(args)) => {
+            job(args.log(), || build_chunked_oci::run(args))
+        }
+        Command::ContainerEncapsulate(args) => job(args.log(), || {
+            say(
+                "warning: 'container-encapsulate' is deprecated; use 'compose container-encapsulate'",
+            );
+            encapsulate::run(args, FormatVersion::V1)
+        }),
         Command::Completions(args) => generate::completions(args),
         Command::Man(args) => generate::man(args),
     };
@@ -74,6 +109,14 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
         }
     }
+}
+
+/// Runs what writes: logs as asked for, and undoes everything on a signal.
+fn job(log: &LogArgs, run: impl FnOnce() -> Result<()>) -> Result<()> {
+    log_to_stderr(log.verbosity());
+    undo::on_signals(|signal| say(&format!("{signal}: cleaning up")))
+        .context("installing signal handlers")?;
+    run()
 }
 
 /// Arguments that each are right but cannot be meant together.

@@ -60,6 +60,9 @@ pub fn write_commit_layer<W: Write>(
     layer.archive.lone_directory(EntryId::ROOT)?;
     layer.repository()?;
     layer.metadata_object(commit.checksum, "commit", &commit.object)?;
+    if let Some(detached) = &commit.detached {
+        layer.metadata_object(commit.checksum, "commitmeta", detached)?;
+    }
     for (checksum, object) in &commit.dirmetas {
         layer.metadata_object(*checksum, "dirmeta", object)?;
     }

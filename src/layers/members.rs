@@ -91,11 +91,12 @@ impl<'a, W: Write> LayerArchive<'a, W> {
         xattrs: bool,
     ) -> Result<()> {
         let member = self.member(id, path, kind);
-        let xattrs = match xattrs {
-            true => self.source.tree.xattrs(id).as_slice(),
-            false => &[],
-        };
-        self.tar.append(&member, xattrs)
+        match xattrs {
+            true => self
+                .tar
+                .append(&member, &self.source.tree.content_xattrs(id)),
+            false => self.tar.append(&member, &[]),
+        }
     }
 
     /// Writes the regular file `id` as `path`, attributes and content included.
@@ -107,18 +108,15 @@ impl<'a, W: Write> LayerArchive<'a, W> {
         } = self.source;
         let size = tree.entry(id).size;
         let member = self.member(id, path, MemberKind::Regular(size));
+        let xattrs = tree.content_xattrs(id);
         if size == 0 {
-            return self.tar.append(&member, tree.xattrs(id));
+            return self.tar.append(&member, &xattrs);
         }
         let mut content = contents.open(tree, id)?;
         self.tar
-            .append_content(
-                &member,
-                tree.xattrs(id),
-                &mut content,
-                self.buffer,
-                &|read| progress.advance(read),
-            )
+            .append_content(&member, &xattrs, &mut content, self.buffer, &|read| {
+                progress.advance(read)
+            })
             .with_context(|| format!("writing /{} to a layer", tree.path(id)))
     }
 

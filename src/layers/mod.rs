@@ -1,14 +1,19 @@
-//! Which entry stands in which layer, and the layers written: both formats, from one plan.
+//! Which entry stands in which layer, and the layers written: both formats, from one plan. And the way back:
+//! layers read into a repository.
 
 mod assignment;
 mod encapsulated;
 mod members;
+mod merge;
 mod plain;
+mod unpack;
 
 pub use assignment::{Assignment, component_sizes};
 pub use encapsulated::{FormatVersion, write_commit_layer, write_content_layer};
 pub use members::Source;
+pub use merge::Merged;
 pub use plain::write_plain_layer;
+pub use unpack::{CommitObject, unpack_commit_layer, unpack_content_layer};
 
 /// How much of a file is read at once, in bytes.
 pub const BUFFER: usize = 256 * 1024;

@@ -74,6 +74,23 @@ impl Platform {
             variant: variant.map(str::to_owned),
         })
     }
+
+    /// The platform that this program was built for.
+    ///
+    /// # Errors
+    /// When it has no name in [`Platform::from_name`].
+    pub fn of_this_machine() -> Result<Self> {
+        let is_little = cfg!(target_endian = "little");
+        Self::from_name(match (std::env::consts::ARCH, is_little) {
+            ("x86", _) => "386",
+            ("powerpc64", true) => "ppc64le",
+            ("powerpc64", false) => "ppc64",
+            ("loongarch64", _) => "loong64",
+            ("mips64", true) => "mips64le",
+            ("mips", true) => "mipsle",
+            (name, _) => name,
+        })
+    }
 }
 
 /// A config to begin with: that of another image, or nothing.
@@ -127,6 +144,22 @@ impl BaseConfig {
             container,
             labels,
         })
+    }
+
+    /// Reads the `config` object alone of an OCI config, as rpm-ostree's `--image-config` takes it, or
+    /// all that [`BaseConfig::parse`] reads.
+    ///
+    /// # Errors
+    /// When it is none of these.
+    pub fn parse_container(json: &[u8]) -> Result<Self> {
+        let value: Value = serde_json::from_slice(json).context("it is not valid JSON")?;
+        let is_field = |name: &String| CONTAINER_FIELDS.contains(&name.as_str());
+        match value.as_object() {
+            Some(fields) if fields.is_empty() || fields.keys().any(is_field) => {
+                Self::parse(json!({ "config": value }).to_string().as_bytes())
+            }
+            _ => Self::parse(json),
+        }
     }
 
     /// The platform it states, if any.
@@ -219,6 +252,24 @@ fn from_inspection(mut inspected: Map<String, Value>) -> Map<String, Value> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_container_config_may_stand_alone() {
+        let alone = br#"{"Cmd": ["sh"], "Labels": {"a": "b", "ostree.commit": "x"}}"#;
+        let whole =
+            br#"{"architecture": "arm64", "config": {"Cmd": ["sh"], "Labels": {"a": "b"}}}"#;
+        for json in [&alone[..], whole] {
+            let config = finished(BaseConfig::parse_container(json).unwrap());
+            assert_eq!(
+                config["config"],
+                json!({"Cmd": ["sh"], "Labels": {"a": "b"}})
+            );
+        }
+        assert!(BaseConfig::parse_container(b"{}").is_ok());
+        for wrong in [&b"[]"[..], b"{\"a\": 1}", b"x"] {
+            assert!(BaseConfig::parse_container(wrong).is_err());
+        }
+    }
 
     fn finished(base: BaseConfig) -> Value {
         base.finish("2025-01-01T00:00:00Z", &[], vec![])

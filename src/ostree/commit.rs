@@ -22,6 +22,8 @@ pub enum MetadataValue {
 /// What a commit says of itself.
 #[derive(Debug, Clone, Default)]
 pub struct CommitInfo {
+    /// The commit that this one follows.
+    pub parent: Option<Checksum>,
     /// The first line of the message.
     pub subject: String,
     /// The rest of the message.
@@ -39,6 +41,8 @@ pub struct Commit {
     pub checksum: Checksum,
     /// The commit object itself.
     pub object: Vec<u8>,
+    /// Metadata kept beside the commit (`.commitmeta`, `a{sv}`): signatures, for one.
+    pub detached: Option<Vec<u8>>,
     /// Every dirmeta object.
     pub dirmetas: BTreeMap<Checksum, Vec<u8>>,
     /// Every dirtree object.
@@ -86,6 +90,7 @@ impl Commit {
         Ok(Self {
             checksum: Checksum::of(&object),
             object,
+            detached: None,
             dirmetas: objects.dirmetas,
             dirtrees: objects.dirtrees,
         })
@@ -199,14 +204,17 @@ fn commit_object(info: &CommitInfo, dirtree: Checksum, dirmeta: Checksum) -> Vec
         };
         entry.finish()
     });
+    let parent = info
+        .parent
+        .as_ref()
+        .map_or(&[][..], |parent| parent.as_bytes());
     let mut commit = Tuple::default();
-    let no_parent_and_no_related: [&[u8]; 2] = [b"", b""];
     commit
         .bytes(&gvariant::aligned_array(metadata, 8))
         .end_member();
-    for empty in no_parent_and_no_related {
-        commit.bytes(empty).end_member();
-    }
+    commit.bytes(parent).end_member();
+    let no_related = b"";
+    commit.bytes(no_related).end_member();
     commit.string(&info.subject).string(&info.body);
     commit.align(8).bytes(&info.timestamp.to_be_bytes());
     commit.bytes(dirtree.as_bytes()).end_member();

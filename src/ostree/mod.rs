@@ -1,8 +1,15 @@
-//! OSTree objects computed from a tree: content checksums, dirmeta, dirtree and commit objects.
+//! OSTree objects: computed from a tree, read back into one, kept in repositories.
 
 mod commit;
 pub mod gvariant;
 mod objects;
+pub mod parse;
+mod repo;
+mod sign;
+mod stored;
 
 pub use commit::{Commit, CommitInfo, MetadataValue};
-pub use objects::ContentObjects;
+pub use objects::{ContentObjects, content_header};
+pub use repo::{NewFile, Repository, StoredContents, Transaction};
+pub use sign::{PublicKeys, SecretKey, detached_with};
+pub use stored::{FileHeader, FileStore, MetadataKind, ObjectStore, StoredCommit, load_metadata};

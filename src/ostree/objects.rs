@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::Read;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
@@ -18,9 +19,9 @@ const BUFFER: usize = 256 * 1024;
 
 /// The checksum of the content object of every regular file and link of one tree. Files with
 /// equal content, owner, mode and attributes are one object.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ContentObjects {
-    checksums: Vec<Checksum>,
+    checksums: Arc<[Checksum]>,
 }
 
 impl ContentObjects {
@@ -56,7 +57,15 @@ impl ContentObjects {
         for id in tree.ids() {
             checksums[id.index()] = checksums[tree.inode(id).index()];
         }
-        Ok(Self { checksums })
+        Ok(Self::known(checksums))
+    }
+
+    /// The objects of a tree that was made from them, by entry; what stands for directories does
+    /// not count.
+    pub fn known(checksums: Vec<Checksum>) -> Self {
+        Self {
+            checksums: checksums.into(),
+        }
     }
 
     /// The checksum of the content object of a regular file or link.
@@ -102,7 +111,7 @@ fn content_checksum(
 
 /// What is hashed before the content: the size (big-endian), four bytes of padding, and
 /// `(uuuusa(ayay))`: owner, group, mode, 0 (rdev), the link's target, attributes.
-fn content_header(tree: &Tree, id: EntryId) -> Vec<u8> {
+pub fn content_header(tree: &Tree, id: EntryId) -> Vec<u8> {
     let entry = tree.entry(id);
     let mut header = Tuple::default();
     for number in [entry.uid, entry.gid, entry.mode(), 0] {

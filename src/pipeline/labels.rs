@@ -1,7 +1,10 @@
 //! Labels that an image has because of what it is.
 
-use crate::ostree::{Commit, CommitInfo, MetadataValue};
-use crate::pipeline::Format;
+use anyhow::{Context, Result, bail};
+
+use super::system::{BOOTABLE, LINUX, System, VERSION};
+use super::{Format, ImageOptions};
+use crate::ostree::MetadataValue;
 
 /// The commit that an encapsulated image carries.
 pub const COMMIT: &str = "ostree.commit";
@@ -9,29 +12,60 @@ pub const COMMIT: &str = "ostree.commit";
 pub const FINAL_DIFF_ID: &str = "ostree.final-diffid";
 /// Says that an image can be booted by bootc.
 const BOOTC: &str = "containers.bootc";
+/// The version of what is in an image (image-spec, annotations.md).
+const IMAGE_VERSION: &str = "org.opencontainers.image.version";
+/// What rpm-ostree copies when it is there: the hash of what a compose was made from.
+const INPUT_HASH: &str = "rpmostree.inputhash";
 
-/// The labels of an image of `commit`. Plain images have none that speak of OSTree: readers would
+/// The labels of an image of `system`. Plain images have none that speak of OSTree: readers would
 /// look for a commit in them.
+///
+/// # Errors
+/// When metadata of the commit is to be copied that is not there, or is no text.
 pub fn of_image(
-    format: Format,
-    commit: &Commit,
-    info: &CommitInfo,
+    options: &ImageOptions,
+    system: &System,
     last_diff_id: &str,
-) -> Vec<(String, String)> {
+) -> Result<Vec<(String, String)>> {
+    let metadata = &system.info.metadata;
     let mut labels = Vec::new();
-    if info.metadata.contains_key("ostree.bootable") {
+    if system.is_bootable() || options.bootc {
         labels.push((BOOTC.into(), "1".into()));
     }
-    if matches!(format, Format::Ostree(_)) {
-        labels.push((COMMIT.into(), commit.checksum.to_string()));
+    if let Some(MetadataValue::String(version)) = metadata.get(VERSION) {
+        labels.push((IMAGE_VERSION.into(), version.clone()));
+    }
+    if matches!(options.format, Format::Ostree(_)) {
+        labels.push((COMMIT.into(), system.commit.checksum.to_string()));
         labels.push((FINAL_DIFF_ID.into(), last_diff_id.into()));
-        for (key, value) in &info.metadata {
-            let text = match value {
-                MetadataValue::Bool(b) => b.to_string(),
-                MetadataValue::String(s) => s.clone(),
-            };
-            labels.push((key.clone(), text));
+        for key in [BOOTABLE, LINUX, INPUT_HASH] {
+            labels.extend(metadata.get(key).map(|value| (key.into(), text(value))));
         }
     }
-    labels
+    for key in &options.copied_metadata {
+        let value = copied(system, key)?.with_context(|| {
+            format!(
+                "the commit has no metadata '{key}' to copy; leave it out, or use --copymeta-opt"
+            )
+        })?;
+        labels.push((key.clone(), value));
+    }
+    for key in &options.optional_metadata {
+        labels.extend(copied(system, key)?.map(|value| (key.clone(), value)));
+    }
+    Ok(labels)
+}
+
+fn copied(system: &System, key: &str) -> Result<Option<String>> {
+    if let Some(kind) = system.other_metadata.get(key) {
+        bail!("the commit's metadata '{key}' has the type '{kind}'; only text can become a label");
+    }
+    Ok(system.info.metadata.get(key).map(text))
+}
+
+fn text(value: &MetadataValue) -> String {
+    match value {
+        MetadataValue::Bool(b) => b.to_string(),
+        MetadataValue::String(s) => s.clone(),
+    }
 }

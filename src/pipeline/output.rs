@@ -24,13 +24,11 @@ impl Output {
     /// Checks `destination`.
     ///
     /// # Errors
-    /// When it cannot be written, must not be replaced, or would become part of the rootfs.
-    pub fn prepare(destination: &Destination, rootfs: &Utf8Path, filter: &Filter) -> Result<Self> {
+    /// When it cannot be written or must not be replaced.
+    pub fn prepare(destination: &Destination) -> Result<Self> {
         Ok(match destination {
             Destination::Layout { path, tag } => {
-                let target = LayoutTarget::new(path, tag.as_deref())?;
-                refuse_inside(path, rootfs, filter)?;
-                Self::Layout(target)
+                Self::Layout(LayoutTarget::new(path, tag.as_deref())?)
             }
             Destination::Archive { path, tag } => {
                 match fs::metadata(path) {
@@ -48,11 +46,22 @@ impl Output {
                     parent.is_dir(),
                     "cannot write the output {path}: there is no directory {parent}; create it first"
                 );
-                refuse_inside(path, rootfs, filter)?;
                 Self::Archive(path.clone(), tag.clone())
             }
             Destination::Stdout { tag } => Self::Stdout(tag.clone()),
         })
+    }
+
+    /// Refuses an output inside `rootfs`, which would be read as part of it.
+    ///
+    /// # Errors
+    /// When it lies there, and is not left out.
+    pub fn refuse_inside(&self, rootfs: &Utf8Path, filter: &Filter) -> Result<()> {
+        match self {
+            Self::Layout(target) => refuse_inside(target.path(), rootfs, filter),
+            Self::Archive(path, _) => refuse_inside(path, rootfs, filter),
+            Self::Stdout(_) => Ok(()),
+        }
     }
 
     /// The place where the blobs are made.
@@ -102,7 +111,6 @@ impl Output {
     }
 }
 
-/// An output inside the rootfs would be read as part of it.
 fn refuse_inside(path: &Utf8Path, rootfs: &Utf8Path, filter: &Filter) -> Result<()> {
     let (Ok(parent), Ok(root)) = (
         parent_directory(path).canonicalize_utf8(),

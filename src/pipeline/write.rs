@@ -1,4 +1,4 @@
-//! Writing: every layer, then the image, then the output.
+//! Writing: every layer, then the image.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -6,15 +6,14 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use super::output::Output;
-use super::{BuildOptions, Built, Format, LayerSummary, Planned, System, labels};
+use super::planned::Planned;
+use super::system::{Packages, System};
+use super::{Built, Format, ImageOptions, LayerSummary, labels};
 use crate::layers::{self, Source, write_commit_layer, write_content_layer, write_plain_layer};
 use crate::oci::{Blob, Compression, Image, ImageDetails, Layer, Platform, Stage};
-use crate::ostree::{Commit, CommitInfo};
 use crate::parallel;
 use crate::progress::Progress;
 use crate::tree::{EntryId, Kind};
-
-const CREATED_BY: &str = "apt-ostree-helper build";
 
 /// One layer to write.
 struct Job<'a> {
@@ -28,30 +27,46 @@ struct Job<'a> {
     size: u64,
 }
 
-/// Writes the image and publishes it.
+/// A whole image, not published yet.
+pub struct Written {
+    stage: Stage,
+    image: Image,
+    built: Built,
+}
+
+impl Written {
+    /// Makes it appear at its destination.
+    ///
+    /// # Errors
+    /// When it cannot be written; what was at the destination is untouched then.
+    pub fn publish(self, output: &Output) -> Result<Built> {
+        output.publish(self.stage, self.image)?;
+        Ok(self.built)
+    }
+}
+
+/// Writes the image.
 pub fn write_image(
     system: &System,
-    commit: &Commit,
-    info: &CommitInfo,
+    packages: &Packages,
     planned: &Planned,
-    options: BuildOptions,
+    options: ImageOptions,
     output: &Output,
     progress: &dyn Progress,
-) -> Result<Built> {
+) -> Result<Written> {
     let stage = output.stage()?;
     let jobs = jobs(system, planned, &options);
     let mut order: Vec<&Job<'_>> = jobs.iter().collect();
     order.sort_by_key(|job| Reverse(job.size));
     let source = Source {
         tree: &system.tree,
-        contents: &system.directory,
+        contents: system.contents.as_ref(),
         progress,
     };
     let writer = LayerWriter {
         source,
         system,
-        commit,
-        newest: info.timestamp,
+        packages,
         format: options.format,
         compression: options.compression,
         stage: &stage,
@@ -67,35 +82,31 @@ pub fn write_image(
     progress.end();
     blobs.sort_by_key(|(at, _)| *at);
 
-    let layers: Vec<Layer> = jobs
-        .iter()
-        .zip(&blobs)
-        .map(|(job, (_, blob))| layer(job, blob, commit))
+    let pairs = || jobs.iter().zip(&blobs);
+    let layers: Vec<Layer> = pairs()
+        .map(|(job, (_, blob))| layer(job, blob, system))
         .collect();
-    let summaries = jobs
-        .iter()
-        .zip(&blobs)
-        .map(|(job, (_, blob))| summary(job, blob))
-        .collect();
-    let image = Image::write(
-        &stage,
-        &layers,
-        details(system, commit, info, &layers, options)?,
-    )?;
+    let summaries = pairs().map(|(job, (_, blob))| summary(job, blob)).collect();
+    let details = details(system, packages, &layers, options)?;
+    let image = Image::write(&stage, &layers, details)?;
     let built = Built {
         digest: image.manifest.to_digest(),
         image_id: image.config.to_digest(),
-        commit: commit.checksum.to_string(),
-        timestamp: info.timestamp,
+        commit: system.commit.checksum.to_string(),
+        timestamp: system.timestamp(),
         entries: system.tree.len(),
-        packages: system.packages,
+        packages: packages.count,
         layers: summaries,
+        content_metadata: planned.content_metadata(),
     };
-    output.publish(stage, image)?;
-    Ok(built)
+    Ok(Written {
+        stage,
+        image,
+        built,
+    })
 }
 
-fn jobs<'a>(system: &System, planned: &'a Planned, options: &BuildOptions) -> Vec<Job<'a>> {
+fn jobs<'a>(system: &System, planned: &'a Planned, options: &ImageOptions) -> Vec<Job<'a>> {
     let tree = &system.tree;
     let size = |entries: &[EntryId]| {
         let sizes = entries.iter().map(|id| tree.entry(*id).size);
@@ -139,8 +150,7 @@ fn jobs<'a>(system: &System, planned: &'a Planned, options: &BuildOptions) -> Ve
 struct LayerWriter<'a> {
     source: Source<'a>,
     system: &'a System,
-    commit: &'a Commit,
-    newest: u64,
+    packages: &'a Packages,
     format: Format,
     compression: Compression,
     stage: &'a Stage,
@@ -157,7 +167,7 @@ impl LayerWriter<'_> {
                 write_plain_layer(source, entries, &|id| self.plain_mtime(id), out, buffer)?
             }
             (Format::Ostree(_), None) => {
-                write_commit_layer(source, objects, self.commit, entries, out, buffer)?
+                write_commit_layer(source, objects, &self.system.commit, entries, out, buffer)?
             }
             (Format::Ostree(version), Some(_)) => {
                 write_content_layer(source, objects, entries, version, out, buffer)?
@@ -173,19 +183,25 @@ impl LayerWriter<'_> {
         let entry = self.system.tree.entry(id);
         match entry.kind {
             Kind::Directory | Kind::Symlink => 0,
-            Kind::Regular if self.system.ownership.is_made(id) => 0,
+            Kind::Regular if self.packages.ownership.is_made(id) => 0,
             // A time before the epoch has no portable form in a tar header.
-            Kind::Regular => u64::try_from(entry.mtime).unwrap_or(0).min(self.newest),
+            Kind::Regular => {
+                let time = u64::try_from(entry.mtime).unwrap_or(0);
+                time.min(self.system.timestamp())
+            }
         }
     }
 }
 
-fn layer(job: &Job<'_>, blob: &Blob, commit: &Commit) -> Layer {
+fn layer(job: &Job<'_>, blob: &Blob, system: &System) -> Layer {
     let Some(components) = job.components else {
         return Layer {
             blob: blob.clone(),
             annotations: BTreeMap::new(),
-            comment: format!("ostree export of commit {}", commit.checksum),
+            comment: match system.info.subject.as_str() {
+                "" => format!("ostree export of commit {}", system.commit.checksum),
+                subject => subject.to_owned(),
+            },
         };
     };
     let names = components.join(",");
@@ -216,28 +232,27 @@ fn summary(job: &Job<'_>, blob: &Blob) -> LayerSummary {
 
 fn details(
     system: &System,
-    commit: &Commit,
-    info: &CommitInfo,
+    packages: &Packages,
     layers: &[Layer],
-    options: BuildOptions,
+    options: ImageOptions,
 ) -> Result<ImageDetails> {
+    let last = layers.last().map(|layer| layer.blob.diff_id.to_digest());
+    let image_labels = labels::of_image(&options, system, &last.unwrap_or_default())?;
     let mut config = options.base;
     let platform = match (options.platform, config.platform()) {
         (Some(given), _) => given,
         (None, Some(base)) => base,
-        (None, None) => match &system.architecture {
+        (None, None) => match &packages.architecture {
             Some(of_packages) => of_packages.clone(),
             None => Platform::from_name(std::env::consts::ARCH)
                 .context("the rootfs does not tell its architecture; give it with --arch")?,
         },
     };
     config.set_platform(&platform);
-    if let Some(cmd) = &options.cmd {
+    if let Some(cmd) = options.cmd.as_ref().or(system.container_cmd.as_ref()) {
         config.set_cmd(cmd);
     }
-    let last = layers.last().map(|layer| layer.blob.diff_id.to_digest());
-    let last = last.unwrap_or_default();
-    for (name, value) in labels::of_image(options.format, commit, info, &last) {
+    for (name, value) in image_labels {
         config.set_label(&name, Some(&value));
     }
     for (name, value) in &options.labels {
@@ -245,19 +260,19 @@ fn details(
     }
     let mut annotations = options.annotations;
     if options.format == Format::Plain {
-        annotations.insert(PLAIN_COMMIT.into(), commit.checksum.to_string());
+        annotations.insert(PLAIN_COMMIT.into(), system.commit.checksum.to_string());
     }
     Ok(ImageDetails {
         config,
         annotations,
-        created: rfc3339(info.timestamp)?,
-        created_by: CREATED_BY.into(),
+        created: rfc3339(system.timestamp())?,
+        created_by: options.created_by,
         compression: options.compression,
     })
 }
 
 /// The annotation of a plain image that names the commit its tree would be.
-const PLAIN_COMMIT: &str = "apt-ostree-helper.commit";
+pub const PLAIN_COMMIT: &str = "apt-ostree-helper.commit";
 
 fn rfc3339(timestamp: u64) -> Result<String> {
     let time = i64::try_from(timestamp).ok();

@@ -31,6 +31,14 @@ pub enum Destination {
     },
 }
 
+impl Destination {
+    /// The image's name in the layout or archive.
+    pub fn tag_mut(&mut self) -> &mut Option<String> {
+        let (Self::Layout { tag, .. } | Self::Archive { tag, .. } | Self::Stdout { tag }) = self;
+        tag
+    }
+}
+
 /// Transports that other tools have, with what to do instead.
 const ELSEWHERE: [(&str, &str); 7] = [
     (
@@ -65,12 +73,7 @@ impl FromStr for Destination {
             !text.is_empty(),
             "the output is empty: use oci:PATH[:TAG], oci-archive:PATH[:TAG], a path, or -"
         );
-        let is_transport = |word: &str| {
-            let mut bytes = word.bytes();
-            bytes.next().is_some_and(|b| b.is_ascii_lowercase())
-                && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        };
-        match text.split_once(':').filter(|(word, _)| is_transport(word)) {
+        match split_transport(text) {
             Some(("oci", rest)) => {
                 let (path, tag) = path_and_tag(text, rest)?;
                 Ok(Self::Layout { path, tag })
@@ -95,8 +98,18 @@ impl FromStr for Destination {
     }
 }
 
+/// The transport that `text` begins with, and what follows it.
+pub(super) fn split_transport(text: &str) -> Option<(&str, &str)> {
+    let is_transport = |word: &str| {
+        let mut bytes = word.bytes();
+        bytes.next().is_some_and(|b| b.is_ascii_lowercase())
+            && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    text.split_once(':').filter(|(word, _)| is_transport(word))
+}
+
 /// Splits at the first colon, as containers/image does.
-fn path_and_tag(text: &str, rest: &str) -> Result<(Utf8PathBuf, Option<String>)> {
+pub(super) fn path_and_tag(text: &str, rest: &str) -> Result<(Utf8PathBuf, Option<String>)> {
     let (path, tag) = match rest.split_once(':') {
         Some((path, tag)) => (path, Some(tag)),
         None => (rest, None),

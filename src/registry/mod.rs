@@ -1,5 +1,10 @@
-//! Where images go, as users write it: transports and names.
+//! Where images go and come from, as users write it: transports and names; and images opened.
 
 mod destination;
+mod open;
+mod proxy;
+mod reference;
 
 pub use destination::Destination;
+pub use open::{Access, Image, read_manifest};
+pub use reference::Reference;

@@ -4,4 +4,6 @@ mod progress;
 mod summary;
 
 pub use progress::{ProgressMode, TerminalProgress};
-pub use summary::{human_size, layer_table, summary_line};
+pub use summary::{
+    committed_line, comparison, human_size, imported_line, layer_table, summary_line,
+};

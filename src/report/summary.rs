@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::pipeline::{Built, LayerSummary};
+use crate::pipeline::{Built, Committed, Imported, LayerSummary};
 
 /// A size as people read it: three digits and a decimal unit, as podman prints sizes.
 pub fn human_size(bytes: u64) -> String {
@@ -34,6 +34,42 @@ pub fn summary_line(built: &Built) -> String {
         human_size(built.size()),
         built.commit
     )
+}
+
+/// One line about a commit.
+pub fn committed_line(committed: &Committed) -> String {
+    format!(
+        "{} entries; {} files of {} were new to the repository",
+        committed.entries,
+        committed.objects_written,
+        human_size(committed.bytes_written)
+    )
+}
+
+/// One line about an imported image.
+pub fn imported_line(imported: &Imported) -> String {
+    match &imported.base {
+        Some(base) => format!("{} layers, on top of commit {base}", imported.layers),
+        None => format!("{} layers", imported.layers),
+    }
+}
+
+/// Which layers two images share, in the words of rpm-ostree's `--compare-with-build`: `old` has digests and
+/// sizes.
+pub fn comparison(old: &[(String, u64)], new: &[LayerSummary]) -> String {
+    let count = |name: &str, sizes: Vec<u64>| {
+        let total = human_size(sizes.iter().sum());
+        format!("{name:<18}{:<5}Size: {total}\n", sizes.len())
+    };
+    let is_new = |layer: &&LayerSummary| !old.iter().any(|(digest, _)| *digest == layer.digest);
+    let is_gone = |old: &&(String, u64)| !new.iter().any(|layer| layer.digest == old.0);
+    let added = new.iter().filter(is_new).map(|layer| layer.size);
+    let removed = old.iter().filter(is_gone).map(|(_, size)| *size);
+    count(
+        "Total new layers:",
+        new.iter().map(|layer| layer.size).collect(),
+    ) + &count("Removed layers:", removed.collect())
+        + &count("Added layers:", added.collect())
 }
 
 /// A line a layer: number, size, share of the image, chance to change, components.
@@ -91,6 +127,24 @@ mod tests {
         ] {
             assert_eq!(human_size(bytes), text);
         }
+    }
+
+    #[test]
+    fn a_comparison_counts_what_is_new_and_what_is_gone() {
+        let layer = |digest: &str, size| LayerSummary {
+            digest: digest.into(),
+            diff_id: String::new(),
+            size,
+            uncompressed_size: 0,
+            chance: 0.0,
+            components: Vec::new(),
+        };
+        let old = [("a".to_owned(), 10), ("b".to_owned(), 2000)];
+        let text = comparison(&old, &[layer("a", 10), layer("c", 30)]);
+        assert_eq!(
+            text,
+            "Total new layers: 2    Size: 40 B\nRemoved layers:   1    Size: 2.00 kB\nAdded layers:     1    Size: 30 B\n"
+        );
     }
 
     #[test]

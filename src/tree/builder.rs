@@ -21,8 +21,8 @@ pub struct Metadata {
     pub mtime: i64,
     /// The size of the content in bytes.
     pub size: u64,
-    /// Extended attributes in any order. Those that are hints to us become a [`Hint`]; others
-    /// that are not content, or have no value, are dropped.
+    /// Extended attributes in any order. Those that are hints to us become a [`Hint`]; which are
+    /// kept depends on the kind of tree.
     pub xattrs: Xattrs,
 }
 
@@ -44,6 +44,8 @@ impl Metadata {
 /// Collects entries; [`TreeBuilder::finish`] puts them in canonical order.
 #[derive(Debug)]
 pub struct TreeBuilder {
+    /// Attributes are kept as they are.
+    exact: bool,
     entries: Vec<Entry>,
     text: String,
     xattrs: Vec<Xattrs>,
@@ -52,9 +54,21 @@ pub struct TreeBuilder {
 }
 
 impl TreeBuilder {
-    /// Starts with the root directory. It takes the id [`EntryId::ROOT`] and keeps it.
+    /// Starts a tree of what is on a disk with its root directory, which takes the id
+    /// [`EntryId::ROOT`] and keeps it. Attributes stay that are content of an image and have a value.
     pub fn new(root: Metadata) -> Self {
+        Self::starting(root, false)
+    }
+
+    /// Starts a tree of what is in a commit, whose objects are named after their attributes: all
+    /// of them stay, in their order.
+    pub fn exact(root: Metadata) -> Self {
+        Self::starting(root, true)
+    }
+
+    fn starting(root: Metadata, exact: bool) -> Self {
         let mut builder = Self {
+            exact,
             entries: Vec::new(),
             text: String::new(),
             xattrs: vec![Vec::new()],
@@ -144,6 +158,7 @@ impl TreeBuilder {
             .map(|(old, hint)| (new_ids[old.index()], hint))
             .collect();
         let tree = Tree {
+            exact: self.exact,
             entries,
             children,
             text,
@@ -187,10 +202,9 @@ impl TreeBuilder {
     }
 
     fn intern(&mut self, mut xattrs: Xattrs) -> u32 {
-        // libostree reads attributes without a value as if they were not there ("glnx-xattrs.c").
-        xattrs.retain(|(name, value)| super::xattrs::is_content(name) && !value.is_empty());
-        xattrs.sort_unstable();
-        xattrs.dedup_by(|a, b| a.0 == b.0);
+        if !self.exact {
+            super::xattrs::normalize(&mut xattrs);
+        }
         if let Some(known) = self.known_xattrs.get(&xattrs) {
             return *known;
         }
@@ -273,6 +287,26 @@ mod tests {
         };
         assert_eq!(tree.xattrs(*p), &[pair("user.a"), pair("user.b")]);
         assert_eq!(tree.entry(*p).xattrs, tree.entry(*q).xattrs);
+    }
+
+    #[test]
+    fn attributes_of_a_commit_stay_as_they_are() {
+        let pair = |k: &str, v: &str| (k.as_bytes().to_vec(), v.as_bytes().to_vec());
+        let xattrs = vec![
+            pair("user.component", "web"),
+            pair("security.selinux", "x"),
+            pair("user.a", ""),
+        ];
+        let mut builder = TreeBuilder::exact(Metadata::directory(0o755));
+        let metadata = Metadata {
+            xattrs: xattrs.clone(),
+            ..file(1)
+        };
+        let id = builder.push(EntryId::ROOT, "f", "", metadata).unwrap();
+        let (tree, ids) = builder.finish();
+        let id = ids[id.index()];
+        assert_eq!(tree.xattrs(id), &xattrs);
+        assert_eq!(tree.hint(id).unwrap().component, "web");
     }
 
     #[test]

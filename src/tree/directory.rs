@@ -2,9 +2,9 @@
 
 use std::io::{self, Read};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
-use cap_fs_ext::{FollowSymlinks, OpenOptionsFollowExt};
+use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt};
 use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt};
 use rustix::fs::{OFlags, Stat};
 
@@ -51,6 +51,69 @@ impl Directory {
             stamps,
             etc_is_in_usr,
         }
+    }
+}
+
+impl Directory {
+    /// The content of the regular file at `path` on disk, also where the tree leaves it out; none
+    /// when there is no regular file. No link is followed.
+    ///
+    /// # Errors
+    /// When it has more than `limit` bytes or cannot be read.
+    pub fn read_file(&self, path: &Utf8Path, limit: u64) -> Result<Option<Vec<u8>>> {
+        let Some(parent) = self.directory(path.parent().unwrap_or(Utf8Path::new("")))? else {
+            return Ok(None);
+        };
+        let name = Utf8Path::new(path.file_name().unwrap_or_default());
+        let file = match open_file(&parent, name) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("opening {}/{path}", self.path)),
+        };
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Ok(None);
+        }
+        ensure!(
+            found.len() <= limit,
+            "{}/{path} has {} bytes, more than {limit}",
+            self.path,
+            found.len()
+        );
+        let mut content = Vec::new();
+        file.take(limit)
+            .read_to_end(&mut content)
+            .with_context(|| format!("reading {}/{path}", self.path))?;
+        Ok(Some(content))
+    }
+
+    /// The names in the directory at `path` on disk, sorted; none when there is no directory. No link
+    /// is followed, and names that are not UTF-8 are left out.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn list(&self, path: &Utf8Path) -> Result<Option<Vec<String>>> {
+        let Some(directory) = self.directory(path)? else {
+            return Ok(None);
+        };
+        let mut names = Vec::new();
+        for entry in directory.entries()? {
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        names.sort_unstable();
+        Ok(Some(names))
+    }
+
+    fn directory(&self, path: &Utf8Path) -> Result<Option<Dir>> {
+        let mut at = self.handle.try_clone()?;
+        for part in path.components() {
+            at = match at.open_dir_nofollow(part.as_str()) {
+                Ok(next) => next,
+                // Nothing there, a link, or something else.
+                Err(_) => return Ok(None),
+            };
+        }
+        Ok(Some(at))
     }
 }
 

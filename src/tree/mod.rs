@@ -6,6 +6,7 @@
 //! opened through [`Contents`] by whoever needs its bytes.
 
 mod builder;
+mod change;
 mod directory;
 mod disk_xattrs;
 mod filter;
@@ -13,6 +14,7 @@ mod lookup;
 mod scan;
 mod xattrs;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Read;
 use std::ops::Range;
@@ -21,10 +23,11 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 
 pub use builder::{Metadata, TreeBuilder};
+pub use change::DirectoryMetadata;
 pub use directory::Directory;
 pub use filter::{Filter, SpecialFiles};
 pub use scan::scan;
-pub use xattrs::{Hint, Xattr, Xattrs};
+pub use xattrs::{Hint, Xattr, Xattrs, normalize as normalize_xattrs};
 
 /// Names an entry of one [`Tree`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +118,8 @@ impl Entry {
 /// A whole filesystem below one root. Made by [`TreeBuilder`].
 #[derive(Debug)]
 pub struct Tree {
+    /// It is a commit's: attributes are as the commit has them.
+    exact: bool,
     entries: Vec<Entry>,
     children: Vec<EntryId>,
     text: String,
@@ -154,9 +159,23 @@ impl Tree {
         self.text(self.entry(id).target)
     }
 
-    /// The extended attributes that belong to the content of an image, sorted by name.
+    /// The extended attributes: of what was on a disk those that belong to the content of an image,
+    /// sorted by name; of a commit all.
     pub fn xattrs(&self, id: EntryId) -> &Xattrs {
         &self.xattrs[self.entry(id).xattrs as usize]
+    }
+
+    /// Those of the extended attributes that a file has in an image's layer.
+    pub fn content_xattrs(&self, id: EntryId) -> Cow<'_, [Xattr]> {
+        let all = self.xattrs(id);
+        match self.exact {
+            false => Cow::Borrowed(all),
+            true => {
+                let mut content = all.clone();
+                xattrs::normalize(&mut content);
+                Cow::Owned(content)
+            }
+        }
     }
 
     /// What a user has said of this very entry (not of a directory above it).

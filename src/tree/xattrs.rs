@@ -54,6 +54,14 @@ pub(super) fn is_content(name: &[u8]) -> bool {
     }
 }
 
+/// Leaves those attributes that belong to the content of an image, sorted by name, each name once.
+/// libostree reads attributes without a value as if they were not there ("glnx-xattrs.c").
+pub fn normalize(xattrs: &mut Xattrs) {
+    xattrs.retain(|(name, value)| is_content(name) && !value.is_empty());
+    xattrs.sort_unstable();
+    xattrs.dedup_by(|a, b| a.0 == b.0);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,8 @@
 //! framing offsets behind a container, as narrow as its size allows; members of a tuple framed
 //! from last to first; integers in the byte order that each format asks for.
 
+pub mod read;
+
 use crate::tree::Xattr;
 
 /// `a(ayay)`: names with their NUL, and values; no bytes at all when there are none.

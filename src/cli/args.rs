@@ -1,0 +1,426 @@
+//! Options that several commands share: each is defined once, here.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::num::NonZeroUsize;
+
+use anyhow::{Context, Result, anyhow};
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::Args;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::{UsageError, print_result, say};
+use crate::layers::FormatVersion;
+use crate::oci::{self, BaseConfig, Compression, Platform};
+use crate::ostree::{PublicKeys, SecretKey};
+use crate::pipeline::{Built, RootfsOptions};
+use crate::registry::Destination;
+use crate::report::{ProgressMode, TerminalProgress, layer_table, summary_line};
+use crate::tree::{Filter, SpecialFiles};
+
+/// Which root filesystem is read, and what of it.
+#[derive(Debug, Args)]
+pub struct RootfsArgs {
+    /// Root of the Debian system [default: /rootfs, where there is one]
+    #[arg(long, value_name = "DIR")]
+    pub rootfs: Option<Utf8PathBuf>,
+
+    /// Leave out a path and all below it; with a trailing slash only what is below it
+    #[arg(long, value_name = "PATH")]
+    pub prune: Vec<String>,
+
+    /// Leave out sockets, fifos and device nodes instead of failing
+    #[arg(long)]
+    pub skip_special_files: bool,
+}
+
+impl RootfsArgs {
+    /// The options of a job.
+    pub fn options(&self, admin_dir: Option<&String>) -> Result<RootfsOptions> {
+        let mut filter = Filter::default();
+        if self.skip_special_files {
+            filter.special_files = SpecialFiles::Skip;
+        }
+        for path in &self.prune {
+            filter.prune(path).map_err(|e| usage(format!("{e:#}")))?;
+        }
+        const USUAL: &str = "/rootfs";
+        let rootfs = match &self.rootfs {
+            Some(given) => given.clone(),
+            None if std::path::Path::new(USUAL).is_dir() => USUAL.into(),
+            None => {
+                return Err(usage(format!(
+                    "no rootfs: there is no {USUAL}; mount one there or give --rootfs DIR"
+                )));
+            }
+        };
+        Ok(RootfsOptions {
+            rootfs,
+            filter,
+            admin_dir: admin_dir.cloned(),
+            canonical_permissions: false,
+        })
+    }
+}
+
+/// What is said of the commit of a root filesystem.
+#[derive(Debug, Args)]
+pub struct CommitArgs {
+    /// Date of the commit and the image, in seconds since 1970 or as RFC 3339; later file times are
+    /// clamped to it [default: SOURCE_DATE_EPOCH, else the time of the newest file]
+    #[arg(long, value_name = "TIME", value_parser = timestamp)]
+    pub timestamp: Option<u64>,
+
+    /// Sign the commit with the secret keys in a file: ed25519=FILE (64 bytes in base64 on a line,
+    /// as for ostree sign) or, where libostree knows it, spki=FILE (PEM)
+    #[arg(long = "sign-commit", value_name = "TYPE=FILE", value_parser = SecretKey::from_option)]
+    pub sign_commits: Vec<SecretKey>,
+}
+
+impl CommitArgs {
+    /// The date, if one is given.
+    pub fn timestamp(&self) -> Result<Option<u64>> {
+        match self.timestamp {
+            Some(given) => Ok(Some(given)),
+            None => source_date_epoch(),
+        }
+    }
+}
+
+/// How content is put into layers.
+#[derive(Debug, Args)]
+pub struct LayerArgs {
+    /// How many layers the image may have in all
+    #[arg(long, value_name = "N", default_value = "64")]
+    pub max_layers: NonZeroUsize,
+
+    /// Version of the encapsulated format: 1 leaves parent directories out of content layers
+    /// [default: 2; 1 for the compose commands, as in rpm-ostree]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub format_version: Option<u8>,
+
+    /// Compression of layers: none, gzip or zstd [default: none for oci:, gzip for archives]
+    #[arg(long, value_name = "METHOD")]
+    pub compression: Option<String>,
+
+    /// Level: 1 to 9 for gzip (6), 1 to 22 for zstd (3)
+    #[arg(long, value_name = "LEVEL")]
+    pub compression_level: Option<i32>,
+
+    /// Directory of dpkg's database in the system [default: looked for]
+    #[arg(long, value_name = "DIR")]
+    pub admindir: Option<String>,
+
+    /// Threads that read, hash and compress [default: as many as there are processors]
+    #[arg(short = 'j', long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+}
+
+impl LayerArgs {
+    /// The version of the format, where nothing else is said `usual`.
+    pub fn version(&self, usual: FormatVersion) -> FormatVersion {
+        match self.format_version {
+            None => usual,
+            Some(1) => FormatVersion::V1,
+            Some(_) => FormatVersion::V2,
+        }
+    }
+
+    /// The compression, for a destination.
+    pub fn compression(&self, destination: &Destination) -> Result<Compression> {
+        let usual = match destination {
+            Destination::Layout { .. } => "none",
+            Destination::Archive { .. } | Destination::Stdout { .. } => "gzip",
+        };
+        let name = self.compression.as_deref().unwrap_or(usual);
+        Compression::from_name(name, self.compression_level).map_err(|e| usage(format!("{e:#}")))
+    }
+
+    /// How many threads work.
+    pub fn threads(&self) -> NonZeroUsize {
+        self.threads.unwrap_or_else(oci::available_threads)
+    }
+
+    /// Warns of more layers than some programs take.
+    pub fn warn_of_many(&self) {
+        let layers = self.max_layers.get();
+        let reason = match layers {
+            501.. => "containers-storage takes images of at most 500 layers",
+            128.. => {
+                "docker, bootc before 1.1 and podman of Debian 12 run images of at most 127 layers"
+            }
+            _ => return,
+        };
+        tracing::warn!("--max-layers {layers}: {reason}");
+    }
+}
+
+/// What the image says of itself.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Set a label, or remove it with K-
+    #[arg(short, long = "label", value_name = "K=V|K-", value_parser = label)]
+    pub labels: Vec<(String, Option<String>)>,
+
+    /// Set an annotation of the manifest
+    #[arg(long = "annotation", value_name = "K=V", value_parser = annotation)]
+    pub annotations: Vec<(String, String)>,
+
+    /// Command of a container, one argument each time
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub cmd: Vec<String>,
+
+    /// Architecture, by its Debian or OCI name [default: the config's, else dpkg's]
+    #[arg(long, value_name = "ARCH", value_parser = Platform::from_name)]
+    pub arch: Option<Platform>,
+}
+
+impl ConfigArgs {
+    /// The command, where one is given.
+    pub fn cmd(&self) -> Option<Vec<String>> {
+        (!self.cmd.is_empty()).then(|| self.cmd.clone())
+    }
+
+    /// The annotations by name.
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        self.annotations.iter().cloned().collect()
+    }
+}
+
+/// What is printed while a job runs.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// Print the result and errors only
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Print more: for an image its layers; twice for debugging
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// How progress is shown on standard error
+    #[arg(long, value_enum, default_value = "auto")]
+    pub progress: ProgressMode,
+}
+
+impl LogArgs {
+    /// How much is logged.
+    pub fn verbosity(&self) -> LevelFilter {
+        match (self.quiet, self.verbose) {
+            (true, _) => LevelFilter::ERROR,
+            (false, 0) => LevelFilter::WARN,
+            (false, 1) => LevelFilter::INFO,
+            (false, _) => LevelFilter::DEBUG,
+        }
+    }
+
+    /// What shows progress.
+    pub fn progress(&self) -> TerminalProgress {
+        TerminalProgress::new(self.progress, self.quiet)
+    }
+}
+
+/// How an image is reported.
+#[derive(Debug, Args)]
+pub struct ResultArgs {
+    /// Write the image's id (the digest of its config) to a file
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<Utf8PathBuf>,
+
+    /// Write the digest of the manifest to a file
+    #[arg(long, value_name = "FILE")]
+    pub digestfile: Option<Utf8PathBuf>,
+
+    /// Print a JSON description of the image instead of its digest
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+impl ResultArgs {
+    /// Refuses files that cannot be written, before any work.
+    pub fn check(&self) -> Result<()> {
+        for file in [&self.iidfile, &self.digestfile].into_iter().flatten() {
+            check_parent(file)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the files that were asked for, and tells the user.
+    pub fn report(&self, built: &Built, destination: &Destination) -> Result<()> {
+        for (file, text) in [
+            (&self.iidfile, &built.image_id),
+            (&self.digestfile, &built.digest),
+        ] {
+            if let Some(file) = file {
+                std::fs::write(file, text).with_context(|| format!("writing {file}"))?;
+            }
+        }
+        if !self.log.quiet {
+            if self.log.verbose > 0 {
+                say(&layer_table(&built.layers));
+            }
+            say(&summary_line(built));
+        }
+        let result = match self.json {
+            true => serde_json::to_string_pretty(built)?,
+            false => built.digest.clone(),
+        };
+        // Standard output has the archive itself.
+        if let Destination::Stdout { .. } = destination {
+            if !self.log.quiet {
+                say(&result);
+            }
+            return Ok(());
+        }
+        print_result(&format!("{result}\n"))
+    }
+}
+
+/// A destination with the name that an option gives to the image.
+pub fn tagged(destination: &Destination, wanted: Option<&String>) -> Result<Destination> {
+    let mut destination = destination.clone();
+    let Some(wanted) = wanted else {
+        return Ok(destination);
+    };
+    match destination.tag_mut() {
+        Some(other) if other != wanted => Err(usage(format!(
+            "two names for the image: '{other}' in the destination and '{wanted}' in --tag; give one"
+        ))),
+        tag => {
+            *tag = Some(wanted.clone());
+            Ok(destination)
+        }
+    }
+}
+
+/// Reads a file with `parse`; `-` is standard input.
+pub fn read_config(
+    path: &Utf8Path,
+    parse: impl FnOnce(&[u8]) -> Result<BaseConfig>,
+) -> Result<BaseConfig> {
+    let mut json = Vec::new();
+    let (read, name) = match path.as_str() {
+        "-" => (
+            std::io::stdin().lock().read_to_end(&mut json),
+            "standard input",
+        ),
+        file => (
+            std::fs::File::open(file).and_then(|mut f| f.read_to_end(&mut json)),
+            file,
+        ),
+    };
+    read.with_context(|| format!("reading the config from {name}"))?;
+    parse(&json).with_context(|| format!("the config from {name} cannot be used"))
+}
+
+/// Refuses a file in a directory that is not there.
+pub fn check_parent(file: &Utf8Path) -> Result<()> {
+    let parent = file.parent().filter(|p| !p.as_str().is_empty());
+    match parent {
+        Some(parent) if !parent.is_dir() => Err(usage(format!(
+            "cannot write {file}: there is no directory {parent}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The date that a reproducible build has (reproducible-builds.org, "SOURCE_DATE_EPOCH").
+fn source_date_epoch() -> Result<Option<u64>> {
+    const VARIABLE: &str = "SOURCE_DATE_EPOCH";
+    match std::env::var(VARIABLE) {
+        Ok(text) if !text.is_empty() => match text.parse() {
+            Ok(seconds) => Ok(Some(seconds)),
+            Err(_) => Err(usage(format!(
+                "{VARIABLE} is '{text}', which is no number of seconds since 1970"
+            ))),
+        },
+        _ => Ok(None),
+    }
+}
+
+/// An error of usage.
+pub fn usage(message: String) -> anyhow::Error {
+    anyhow!(UsageError(message))
+}
+
+/// The name of an image.
+pub fn tag(text: &str) -> Result<String> {
+    oci::check_tag(text)?;
+    Ok(text.to_owned())
+}
+
+/// Keys to check signatures with.
+pub fn public_keys(text: &str) -> Result<PublicKeys> {
+    PublicKeys::from_option(text)
+}
+
+fn label(text: &str) -> Result<(String, Option<String>)> {
+    const OURS: [&str; 2] = ["ostree.commit", "ostree.final-diffid"];
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => match text.strip_suffix('-') {
+            Some(name) => (name, None),
+            None => return Err(anyhow!("write K=V to set a label, or K- to remove it")),
+        },
+    };
+    if name.is_empty() {
+        return Err(anyhow!("the label has no name; write K=V"));
+    }
+    if OURS.contains(&name) {
+        return Err(anyhow!(
+            "the label {name} says what is in the image and cannot be changed"
+        ));
+    }
+    Ok((name.to_owned(), value))
+}
+
+fn annotation(text: &str) -> Result<(String, String)> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(anyhow!("write K=V")),
+    }
+}
+
+fn timestamp(text: &str) -> Result<u64> {
+    let seconds = match text.parse::<i64>() {
+        Ok(seconds) => seconds,
+        Err(_) => text
+            .parse::<jiff::Timestamp>()
+            .map_err(|_| {
+                anyhow!("write seconds since 1970, or a date such as 2025-01-31T12:00:00Z")
+            })?
+            .as_second(),
+    };
+    u64::try_from(seconds).map_err(|_| anyhow!("times before 1970 cannot be used"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn labels_are_set_or_removed() {
+        let pair = |k: &str, v: Option<&str>| (k.to_owned(), v.map(str::to_owned));
+        assert_eq!(label("a=b=c").unwrap(), pair("a", Some("b=c")));
+        assert_eq!(label("a=").unwrap(), pair("a", Some("")));
+        assert_eq!(label("a-").unwrap(), pair("a", None));
+        assert_eq!(label("a-=b-").unwrap(), pair("a-", Some("b-")));
+        for wrong in ["a", "=b", "-", "ostree.commit=x", "ostree.final-diffid-"] {
+            assert!(label(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_are_seconds_or_dates() {
+        assert_eq!(timestamp("12").unwrap(), 12);
+        assert_eq!(timestamp("1970-01-02T00:00:00Z").unwrap(), 86400);
+        assert_eq!(timestamp("1970-01-01T02:00:00+01:00").unwrap(), 3600);
+        for wrong in ["-1", "now", "", "1969-12-31T00:00:00Z"] {
+            assert!(timestamp(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `encapsulate`, and the same under rpm-ostree's names.
+
+use anyhow::{Context, Result};
+use camino::Utf8PathBuf;
+use clap::Args;
+
+use super::args::{self, ConfigArgs, LayerArgs, LogArgs, ResultArgs, check_parent, read_config};
+use super::{previous, say};
+use crate::layers::FormatVersion;
+use crate::oci::BaseConfig;
+use crate::pipeline::{self, Built, Format, ImageOptions};
+use crate::registry::{Destination, Reference};
+
+/// Make a chunked image of an OSTree commit.
+///
+/// The commit is read from its repository, its objects are checked as they are, and its packages are those of the dpkg
+/// database in it. The digest of the image's manifest goes to standard output.
+#[derive(Debug, Args)]
+pub struct EncapsulateArgs {
+    /// The repository
+    #[arg(long, value_name = "DIR")]
+    repo: Utf8PathBuf,
+
+    /// The commit: a branch, or a checksum or its beginning
+    #[arg(value_name = "REF")]
+    commit: String,
+
+    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], a path (an OCI archive), or
+    /// - for an OCI archive on standard output
+    #[arg(value_name = "IMGREF")]
+    destination: Destination,
+
+    /// Name of the image in the layout or archive
+    #[arg(long, value_name = "NAME", value_parser = args::tag)]
+    tag: Option<String>,
+
+    #[command(flatten)]
+    layers: LayerArgs,
+
+    /// What containers run with, as the 'config' object of an OCI config (or a whole one), in a
+    /// JSON file; - for standard input
+    #[arg(long, value_name = "FILE")]
+    image_config: Option<Utf8PathBuf>,
+
+    #[command(flatten)]
+    image: ConfigArgs,
+
+    /// Copy a value of the commit's metadata to a label
+    #[arg(long = "copymeta", value_name = "KEY")]
+    copied_metadata: Vec<String>,
+
+    /// Copy a value of the commit's metadata to a label where it is there
+    #[arg(long = "copymeta-opt", value_name = "KEY")]
+    optional_metadata: Vec<String>,
+
+    /// Write what each component weighs and how often it changes to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    write_contentmeta_json: Option<Utf8PathBuf>,
+
+    /// Say how many layers, and bytes of them, are not in another image
+    #[arg(long, value_name = "IMGREF")]
+    compare_with_build: Option<Reference>,
+
+    /// Manifest of an earlier image, in a file: what was in one layer stays in one layer
+    #[arg(long, value_name = "FILE")]
+    previous_build_manifest: Option<Utf8PathBuf>,
+
+    #[command(flatten)]
+    result: ResultArgs,
+}
+
+impl EncapsulateArgs {
+    /// What is logged.
+    pub fn log(&self) -> &LogArgs {
+        &self.result.log
+    }
+}
+
+/// Encapsulates and reports. `usual` is the version of the format where none is given.
+pub fn run(args: &EncapsulateArgs, usual: FormatVersion) -> Result<()> {
+    args.result.check()?;
+    if let Some(file) = &args.write_contentmeta_json {
+        check_parent(file)?;
+    }
+    args.layers.warn_of_many();
+    let image = image(args, usual)?;
+    let destination = image.destination.clone();
+    // Read before the image is written, which may replace it.
+    let compared = match &args.compare_with_build {
+        Some(reference) => Some(previous::layer_sizes(reference)?),
+        None => None,
+    };
+    let progress = args.result.log.progress();
+    let built = pipeline::encapsulate(&args.repo, &args.commit, image, &progress)?;
+    if let Some(file) = &args.write_contentmeta_json {
+        write_content_metadata(&built, file)?;
+    }
+    if let Some(old) = compared {
+        say(&crate::report::comparison(&old, &built.layers));
+    }
+    args.result.report(&built, &destination)
+}
+
+fn image(args: &EncapsulateArgs, usual: FormatVersion) -> Result<ImageOptions> {
+    let destination = args::tagged(&args.destination, args.tag.as_ref())?;
+    Ok(ImageOptions {
+        compression: args.layers.compression(&destination)?,
+        destination,
+        format: Format::Ostree(args.layers.version(usual)),
+        max_layers: args.layers.max_layers,
+        previous: match &args.previous_build_manifest {
+            Some(file) => previous::of_manifest_file(file)?,
+            None => None,
+        },
+        base: match &args.image_config {
+            Some(path) => read_config(path, BaseConfig::parse_container)?,
+            None => BaseConfig::default(),
+        },
+        labels: args.image.labels.clone(),
+        copied_metadata: args.copied_metadata.clone(),
+        optional_metadata: args.optional_metadata.clone(),
+        annotations: args.image.annotations(),
+        cmd: args.image.cmd(),
+        platform: args.image.arch.clone(),
+        bootc: false,
+        admin_dir: args.layers.admindir.clone(),
+        created_by: "apt-ostree-helper encapsulate".into(),
+        threads: args.layers.threads(),
+    })
+}
+
+fn write_content_metadata(built: &Built, file: &Utf8PathBuf) -> Result<()> {
+    let json = serde_json::to_string(&built.content_metadata)?;
+    std::fs::write(file, json).with_context(|| format!("writing {file}"))
+}

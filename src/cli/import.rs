@@ -1,0 +1,102 @@
+//! `import`.
+
+use anyhow::Result;
+use camino::Utf8PathBuf;
+use clap::{ArgAction, Args};
+
+use super::args::{LogArgs, public_keys};
+use super::{print_result, say};
+use crate::ostree::PublicKeys;
+use crate::pipeline::{self, ImportOptions};
+use crate::registry::{Access, Reference};
+use crate::report::imported_line;
+use crate::tree::{Filter, SpecialFiles};
+
+/// Make an OSTree commit of a container image in a repository.
+///
+/// An encapsulated commit is taken out as it is: each object is checked, and the commit counts, and the branch points
+/// at it, only when every object is there. Of an ordinary image, or of layers on top of a commit, the commit
+/// is made: the layers are applied, /etc becomes /usr/etc, and what a running system fills (/dev,
+/// /proc, /sys, /run, /tmp) stays empty. The commit's checksum goes to standard output.
+///
+/// Files that a later layer replaces are stored too; 'ostree prune' removes them.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The repository, of mode bare, bare-user or archive
+    #[arg(long, value_name = "DIR")]
+    repo: Utf8PathBuf,
+
+    /// The image: oci:PATH[:TAG], oci-archive:PATH[:TAG], a path, or through skopeo docker://NAME,
+    /// containers-storage:NAME and others
+    #[arg(value_name = "IMAGE")]
+    image: Reference,
+
+    /// Branch that is to point at the commit
+    #[arg(short, long, value_name = "REF", visible_alias = "write-ref")]
+    branch: Option<String>,
+
+    /// Refuse an image whose commit is not signed with one of the public keys in a file:
+    /// ed25519=FILE (32 bytes in base64 on a line) or spki=FILE (PEM); or a key itself as
+    /// ed25519=inline:KEY
+    #[arg(long, value_name = "TYPE=FILE", value_parser = public_keys)]
+    sign_verify: Option<PublicKeys>,
+
+    /// Leave out fifos and device nodes of an ordinary image instead of failing
+    #[arg(long)]
+    skip_special_files: bool,
+
+    /// File with credentials for registries [default: as for podman and skopeo]
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<Utf8PathBuf>,
+
+    /// Directory with certificates for registries
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<Utf8PathBuf>,
+
+    /// Whether registries must use HTTPS with a valid certificate
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tls_verify: Option<bool>,
+
+    /// Print a JSON description of the commit instead of its checksum
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+impl ImportArgs {
+    /// What is logged.
+    pub fn log(&self) -> &LogArgs {
+        &self.log
+    }
+}
+
+/// Imports and reports.
+pub fn run(args: &ImportArgs) -> Result<()> {
+    let mut filter = Filter::default();
+    if args.skip_special_files {
+        filter.special_files = SpecialFiles::Skip;
+    }
+    let options = ImportOptions {
+        image: args.image.clone(),
+        access: Access {
+            authfile: args.authfile.clone(),
+            cert_dir: args.cert_dir.clone(),
+            tls_verify: args.tls_verify,
+        },
+        repo: args.repo.clone(),
+        branch: args.branch.clone(),
+        verify: args.sign_verify.clone(),
+        filter,
+    };
+    let imported = pipeline::import(options, &args.log.progress())?;
+    if !args.log.quiet {
+        say(&imported_line(&imported));
+    }
+    let result = match args.json {
+        true => serde_json::to_string_pretty(&imported)?,
+        false => imported.commit,
+    };
+    print_result(&format!("{result}\n"))
+}

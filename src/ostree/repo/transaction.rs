@@ -1,0 +1,293 @@
+//! Writing to a repository: all or nothing.
+
+use std::io::{Read, Seek, Write};
+
+use anyhow::{Context, Result, ensure};
+use ostree::gio::{self, prelude::*};
+use ostree::{ObjectType, Repo, RepoMode};
+
+use super::NewFile;
+use super::linked::{NO_CANCELLABLE, Repository, object_type, variant};
+use crate::checksum::Checksum;
+use crate::ostree::commit::Commit;
+use crate::ostree::gvariant;
+use crate::ostree::stored::{FileHeader, MetadataKind};
+use crate::tree::Kind;
+
+/// Files up to this size are written from memory, in bytes.
+const SMALL: u64 = 128 * 1024;
+
+/// Objects on their way into a repository. Dropped without [`Transaction::commit`], it leaves the repository as
+/// it was.
+pub struct Transaction<'a> {
+    repository: &'a Repository,
+    open: bool,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Transaction<'a> {
+    pub(super) fn begin(repository: &'a Repository) -> Result<Self> {
+        let path = repository.path();
+        repository
+            .inner()
+            .prepare_transaction(NO_CANCELLABLE)
+            .with_context(|| format!("the repository {path} cannot be written to"))?;
+        Ok(Self {
+            repository,
+            open: true,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Writes a metadata object, unless it is there.
+    ///
+    /// # Errors
+    /// When it is not what its name says, or cannot be written.
+    pub fn metadata(&self, kind: MetadataKind, checksum: Checksum, object: &[u8]) -> Result<()> {
+        let of_type = match kind {
+            MetadataKind::Commit => "(a{sv}aya(say)sstayay)",
+            MetadataKind::Dirtree => "(a(say)a(sayay))",
+            MetadataKind::Dirmeta => "(uuua(ayay))",
+        };
+        let extension = kind.extension();
+        let actual = Checksum::of(object);
+        ensure!(
+            actual == checksum,
+            "object {checksum}.{extension} is damaged: its content has the checksum {actual}"
+        );
+        let object = variant(object, of_type)?;
+        let name = checksum.to_string();
+        self.repo()
+            .write_metadata(object_type(kind), Some(&name), &object, NO_CANCELLABLE)
+            .with_context(|| format!("writing object {checksum}.{extension}"))?;
+        Ok(())
+    }
+
+    /// Writes a content object and gives its checksum. `content` is read to its end, which must come after
+    /// as many bytes as the header says.
+    ///
+    /// # Errors
+    /// When reading fails, the object is not what was expected, or it cannot be written.
+    pub fn file(&mut self, file: &NewFile<'_>, content: &mut dyn Read) -> Result<Checksum> {
+        let written = match file.header.kind {
+            Kind::Symlink => self.symlink(file),
+            _ if file.header.size <= SMALL => self.small(file, content),
+            _ if self.repo().mode() == RepoMode::Archive => self.spooled(file, content),
+            _ => self.streamed(file, content),
+        };
+        match file.expected {
+            Some(checksum) => written.with_context(|| format!("writing object {checksum}.file")),
+            None => written,
+        }
+    }
+
+    fn symlink(&self, file: &NewFile<'_>) -> Result<Checksum> {
+        let FileHeader {
+            uid, gid, target, ..
+        } = file.header;
+        let xattrs = xattrs(file.header)?;
+        let expected = file.expected.map(|checksum| checksum.to_string());
+        let written = self.repo().write_symlink(
+            expected.as_deref(),
+            *uid,
+            *gid,
+            Some(&xattrs),
+            target,
+            NO_CANCELLABLE,
+        )?;
+        Checksum::from_hex(&written)
+    }
+
+    fn small(&mut self, file: &NewFile<'_>, content: &mut dyn Read) -> Result<Checksum> {
+        let header = file.header;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        // One byte more than there should be tells that there are more.
+        content.take(header.size + 1).read_to_end(&mut buffer)?;
+        ensure_size(header, buffer.len() as u64)?;
+        let expected = file.expected.map(|checksum| checksum.to_string());
+        let written = self.repo().write_regfile_inline(
+            expected.as_deref(),
+            header.uid,
+            header.gid,
+            mode(header),
+            Some(&xattrs(header)?),
+            &buffer,
+            NO_CANCELLABLE,
+        )?;
+        self.buffer = buffer;
+        Checksum::from_hex(&written)
+    }
+
+    fn streamed(&mut self, file: &NewFile<'_>, content: &mut dyn Read) -> Result<Checksum> {
+        let header = file.header;
+        let expected = file.expected.map(|checksum| checksum.to_string());
+        let writer = self.repo().write_regfile(
+            expected.as_deref(),
+            header.uid,
+            header.gid,
+            mode(header),
+            header.size,
+            Some(&xattrs(header)?),
+        )?;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(256 * 1024, 0);
+        let mut copied = 0;
+        loop {
+            let got = content.read(&mut buffer)?;
+            if got == 0 {
+                break;
+            }
+            copied += got as u64;
+            if copied > header.size {
+                break;
+            }
+            let (_, failed) = writer.write_all(&buffer[..got], NO_CANCELLABLE)?;
+            if let Some(failed) = failed {
+                return Err(failed.into());
+            }
+        }
+        self.buffer = buffer;
+        ensure_size(header, copied)?;
+        Checksum::from_hex(&writer.finish(NO_CANCELLABLE)?)
+    }
+
+    /// libostree compresses for `archive` only from a stream of its own kind.
+    fn spooled(&mut self, file: &NewFile<'_>, content: &mut dyn Read) -> Result<Checksum> {
+        let header = file.header;
+        let path = self.repository.path().join("tmp");
+        let mut spool =
+            tempfile::tempfile_in(&path).with_context(|| format!("making a file in {path}"))?;
+        let copied = std::io::copy(&mut content.take(header.size + 1), &mut spool)?;
+        ensure_size(header, copied)?;
+        spool.flush()?;
+        spool.rewind()?;
+        let info = gio::FileInfo::new();
+        info.set_file_type(gio::FileType::Regular);
+        info.set_size(i64::try_from(header.size)?);
+        info.set_attribute_uint32("unix::uid", header.uid);
+        info.set_attribute_uint32("unix::gid", header.gid);
+        info.set_attribute_uint32("unix::mode", mode(header));
+        let input = gio::ReadInputStream::new(spool);
+        let xattrs = xattrs(header)?;
+        let (stream, length) =
+            ostree::raw_file_to_content_stream(&input, &info, Some(&xattrs), NO_CANCELLABLE)?;
+        let expected = file.expected.map(|checksum| checksum.to_string());
+        let written =
+            self.repo()
+                .write_content(expected.as_deref(), &stream, length, NO_CANCELLABLE)?;
+        Checksum::from_hex(&written.to_hex())
+    }
+
+    /// Whether the object is in the repository or written already.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn has_file(&self, checksum: Checksum) -> Result<bool> {
+        self.repository.has_file(checksum)
+    }
+
+    /// Makes all that was written part of the repository, with `branch` pointing at `commit`, whose detached metadata
+    /// is set too. The commit counts as partial until everything is in its place, so that `ostree
+    /// fsck` passes at every moment.
+    ///
+    /// # Errors
+    /// When the repository cannot be written; nothing is named by a branch then.
+    pub fn commit(mut self, commit: &Commit, branch: Option<&str>) -> Result<()> {
+        let path = self.repository.path();
+        let repo = self.repo();
+        let name = commit.checksum.to_string();
+        let context = || format!("writing to the repository {path}");
+        let was_there = repo
+            .has_object(ObjectType::Commit, &name, NO_CANCELLABLE)
+            .with_context(context)?;
+        let partial = PartialMark::set(repo, &name, was_there).with_context(context)?;
+        self.metadata(MetadataKind::Commit, commit.checksum, &commit.object)?;
+        if let Some(detached) = &commit.detached {
+            let detached = variant(detached, "a{sv}")?;
+            repo.write_commit_detached_metadata(&name, Some(&detached), NO_CANCELLABLE)
+                .with_context(context)?;
+        }
+        repo.commit_transaction(NO_CANCELLABLE)
+            .with_context(context)?;
+        self.open = false;
+        partial.done().with_context(context)?;
+        if let Some(branch) = branch {
+            repo.set_ref_immediate(None, branch, Some(&name), NO_CANCELLABLE)
+                .with_context(|| format!("setting branch {branch} in {path}"))?;
+        }
+        Ok(())
+    }
+
+    fn repo(&self) -> &'a Repo {
+        self.repository.inner()
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            if let Err(e) = self.repo().abort_transaction(NO_CANCELLABLE) {
+                tracing::warn!("cleaning up in {}: {e}", self.repository.path());
+            }
+        }
+    }
+}
+
+/// The mark of a commit that not all objects are there of (`state/COMMIT.commitpartial`).
+struct PartialMark<'a> {
+    repo: &'a Repo,
+    commit: &'a str,
+    remove: bool,
+}
+
+impl<'a> PartialMark<'a> {
+    /// Sets it, unless the whole commit has been there before.
+    fn set(repo: &'a Repo, commit: &'a str, was_there: bool) -> Result<Self> {
+        if !was_there {
+            repo.mark_commit_partial(commit, true)?;
+        }
+        Ok(Self {
+            repo,
+            commit,
+            remove: !was_there,
+        })
+    }
+
+    /// Removes it, also where an earlier pull has left one: every object is there now.
+    fn done(mut self) -> Result<()> {
+        self.remove = false;
+        Ok(self.repo.mark_commit_partial(self.commit, false)?)
+    }
+}
+
+impl Drop for PartialMark<'_> {
+    fn drop(&mut self) {
+        if self.remove {
+            // The commit is not there: a mark without one hurts nobody.
+            let _ = self.repo.mark_commit_partial(self.commit, false);
+        }
+    }
+}
+
+fn mode(header: &FileHeader) -> u32 {
+    header.kind.type_bits() | header.permissions
+}
+
+fn xattrs(header: &FileHeader) -> Result<ostree::glib::Variant> {
+    variant(&gvariant::xattrs(&header.xattrs), "a(ayay)")
+}
+
+fn ensure_size(header: &FileHeader, read: u64) -> Result<()> {
+    ensure!(
+        read == header.size,
+        "the file has {} bytes, not {} as was said",
+        if read > header.size {
+            "more".to_owned()
+        } else {
+            read.to_string()
+        },
+        header.size
+    );
+    Ok(())
+}

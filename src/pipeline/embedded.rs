@@ -1,0 +1,166 @@
+//! The commit that a root filesystem carries when its image was made from an encapsulated one, and
+//! what it tells of directories.
+//!
+//! Content layers of format version 1 leave parent directories out, so a container tool makes them up: owned by
+//! root, 0755, with the time at which it did that. In version 2 every directory comes with a
+//! header, whose time is 0.
+
+use anyhow::{Context, Result};
+use camino::Utf8PathBuf;
+
+use crate::checksum::Checksum;
+use crate::ostree::parse::{self, ParsedDirmeta};
+use crate::ostree::{MetadataKind, ObjectStore, load_metadata};
+use crate::tree::{Directory, DirectoryMetadata, EntryId, Kind, Tree};
+
+const OBJECTS: &str = "sysroot/ostree/repo/objects";
+/// No metadata object is larger (ostree-core.h, `OSTREE_MAX_METADATA_SIZE`), in bytes.
+const MAX_METADATA: u64 = 128 << 20;
+
+/// The objects in the rootfs.
+struct Embedded<'a>(&'a Directory);
+
+impl ObjectStore for Embedded<'_> {
+    fn metadata(&self, kind: MetadataKind, checksum: Checksum) -> Result<Option<Vec<u8>>> {
+        let hex = checksum.to_string();
+        let (prefix, rest) = hex.split_at(2);
+        let path = format!("{OBJECTS}/{prefix}/{rest}.{}", kind.extension());
+        self.0.read_file(&Utf8PathBuf::from(path), MAX_METADATA)
+    }
+}
+
+/// Gives the directories of `tree`, scanned from `rootfs`, the metadata of the embedded commit where a container tool has made
+/// up their own. Gives the number of them.
+///
+/// # Errors
+/// When the embedded commit is damaged.
+pub fn restore_directories(tree: &mut Tree, rootfs: &Directory) -> Result<usize> {
+    let Some(checksum) = embedded_commit(rootfs)? else {
+        return Ok(0);
+    };
+    let committed = Committed::read(tree, &Embedded(rootfs), checksum)
+        .with_context(|| format!("the rootfs carries commit {checksum} in /{OBJECTS}, which is damaged; remove /sysroot/ostree to build without it"))?;
+    if !committed.lost_directories(tree) {
+        return Ok(0);
+    }
+    let mut restored = 0;
+    for (id, metadata) in committed.directories {
+        if is_made_up(tree, id) && differs(tree, id, &metadata) {
+            tracing::debug!(
+                "/{} gets the metadata of the embedded commit",
+                tree.path(id)
+            );
+            tree.set_directory(id, metadata);
+            restored += 1;
+        }
+    }
+    if restored > 0 {
+        tracing::info!(
+            "{restored} directories get their owner and mode from the embedded commit {checksum}: their image, of format version 1, has lost them"
+        );
+    }
+    Ok(restored)
+}
+
+/// The only commit that the rootfs carries.
+fn embedded_commit(rootfs: &Directory) -> Result<Option<Checksum>> {
+    let mut found = Vec::new();
+    let prefixes = rootfs.list(&Utf8PathBuf::from(OBJECTS))?;
+    for prefix in prefixes.unwrap_or_default() {
+        let names = rootfs.list(&Utf8PathBuf::from(format!("{OBJECTS}/{prefix}")))?;
+        let names = names.unwrap_or_default().into_iter();
+        let rests = names.filter_map(|name| name.strip_suffix(".commit").map(str::to_owned));
+        found.extend(rests.filter_map(|rest| Checksum::from_hex(&format!("{prefix}{rest}")).ok()));
+    }
+    if found.len() > 1 {
+        tracing::warn!(
+            "the rootfs carries {} commits in /{OBJECTS}; none of them is looked at",
+            found.len()
+        );
+    }
+    Ok(found.first().copied().filter(|_| found.len() == 1))
+}
+
+/// The directories of a commit that the tree has too.
+struct Committed {
+    directories: Vec<(EntryId, DirectoryMetadata)>,
+}
+
+impl Committed {
+    fn read(tree: &Tree, store: &Embedded<'_>, checksum: Checksum) -> Result<Self> {
+        let commit = load_metadata(store, MetadataKind::Commit, checksum)?;
+        let commit = parse::commit(&commit)?;
+        let mut directories = Vec::new();
+        let mut pending = vec![(EntryId::ROOT, commit.dirtree, commit.dirmeta)];
+        while let Some((id, dirtree, dirmeta)) = pending.pop() {
+            let path = tree.path(id);
+            let dirmeta = load_metadata(store, MetadataKind::Dirmeta, dirmeta)
+                .and_then(|object| parse::dirmeta(&object))
+                .with_context(|| format!("reading directory /{path} of the commit"))?;
+            directories.push((id, metadata(dirmeta)));
+            let listed = load_metadata(store, MetadataKind::Dirtree, dirtree)
+                .and_then(|object| parse::dirtree(&object))
+                .with_context(|| format!("reading directory /{path} of the commit"))?;
+            for (name, dirtree, dirmeta) in listed.directories {
+                let parent = match (path.as_str(), name.as_str()) {
+                    ("usr", "etc") => EntryId::ROOT,
+                    _ => id,
+                };
+                let child = tree.child(parent, &name);
+                let child = child.filter(|child| tree.entry(*child).is_dir());
+                pending.extend(child.map(|child| (child, dirtree, dirmeta)));
+            }
+        }
+        Ok(Self { directories })
+    }
+
+    /// Whether most directories that files lie in came without a header of their own.
+    fn lost_directories(&self, tree: &Tree) -> bool {
+        let with_files = self.directories.iter().map(|(id, _)| *id).filter(|id| {
+            let children = tree.children(*id).iter();
+            children
+                .map(|c| tree.entry(*c))
+                .any(|c| c.kind == Kind::Regular)
+        });
+        let (mut all, mut with_header) = (0, 0);
+        for id in with_files {
+            all += 1;
+            with_header += usize::from(tree.entry(id).mtime == 0);
+        }
+        with_header * 2 < all
+    }
+}
+
+/// Whether a directory looks as one does that a container tool had to make.
+fn is_made_up(tree: &Tree, id: EntryId) -> bool {
+    let entry = tree.entry(id);
+    // podman gives the root of a container 0555.
+    let usual = [0o755, 0o555];
+    let modes = if id == EntryId::ROOT {
+        &usual[..]
+    } else {
+        &usual[..1]
+    };
+    entry.mtime != 0
+        && (entry.uid, entry.gid) == (0, 0)
+        && modes.contains(&entry.permissions())
+        && tree.xattrs(id).is_empty()
+}
+
+fn differs(tree: &Tree, id: EntryId, metadata: &DirectoryMetadata) -> bool {
+    let entry = tree.entry(id);
+    (entry.uid, entry.gid, entry.permissions())
+        != (metadata.uid, metadata.gid, metadata.permissions)
+        || *tree.xattrs(id) != metadata.xattrs
+}
+
+fn metadata(dirmeta: ParsedDirmeta) -> DirectoryMetadata {
+    let mut xattrs = dirmeta.xattrs;
+    crate::tree::normalize_xattrs(&mut xattrs);
+    DirectoryMetadata {
+        uid: dirmeta.uid,
+        gid: dirmeta.gid,
+        permissions: dirmeta.permissions,
+        xattrs,
+    }
+}

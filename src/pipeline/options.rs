@@ -1,0 +1,107 @@
+//! What a job is given.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+use camino::Utf8PathBuf;
+
+use super::StoreOptions;
+use crate::checksum::Checksum;
+use crate::layers::FormatVersion;
+use crate::oci::{BaseConfig, Compression, Platform};
+use crate::ostree::{MetadataValue, SecretKey};
+use crate::registry::Destination;
+use crate::tree::Filter;
+
+/// What kind of image is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// An encapsulated OSTree commit.
+    Ostree(FormatVersion),
+    /// An ordinary image.
+    Plain,
+}
+
+/// The root filesystem to read.
+#[derive(Debug)]
+pub struct RootfsOptions {
+    /// The root of the Debian system.
+    pub rootfs: Utf8PathBuf,
+    /// What to leave out.
+    pub filter: Filter,
+    /// Where dpkg's database is, when not where it is looked for.
+    pub admin_dir: Option<String>,
+    /// Root owns everything, without special bits and attributes.
+    pub canonical_permissions: bool,
+}
+
+/// The commit that a commit follows.
+#[derive(Debug, Clone, Default)]
+pub enum Parent {
+    /// None.
+    None,
+    /// The one that the branch points at, where there is a branch.
+    #[default]
+    Branch,
+    /// This one.
+    Commit(Checksum),
+}
+
+/// What the commit of a root filesystem says.
+#[derive(Debug, Default)]
+pub struct CommitOptions {
+    /// The date of commit (and image), in seconds since the epoch; without it the time of the newest
+    /// file. Later file times are clamped to it.
+    pub timestamp: Option<u64>,
+    /// The first line of the message.
+    pub subject: String,
+    /// The rest of the message.
+    pub body: String,
+    /// The commit it follows.
+    pub parent: Parent,
+    /// The version, in its metadata.
+    pub version: Option<String>,
+    /// More metadata.
+    pub metadata: BTreeMap<String, MetadataValue>,
+    /// The keys that sign it.
+    pub sign: Vec<SecretKey>,
+    /// Where it is stored too.
+    pub store: Option<StoreOptions>,
+}
+
+/// The image to make.
+#[derive(Debug)]
+pub struct ImageOptions {
+    /// Where the image goes.
+    pub destination: Destination,
+    /// What kind of image.
+    pub format: Format,
+    /// At most so many layers in all.
+    pub max_layers: NonZeroUsize,
+    /// The components of each layer of an earlier image, whose plan is kept as far as it fits.
+    pub previous: Option<Vec<Vec<String>>>,
+    /// How layers are compressed.
+    pub compression: Compression,
+    /// The config to begin with.
+    pub base: BaseConfig,
+    /// Labels to set, or without a value to remove, in this order.
+    pub labels: Vec<(String, Option<String>)>,
+    /// Metadata of the commit to copy to labels; an error when it is not there.
+    pub copied_metadata: Vec<String>,
+    /// Metadata of the commit to copy to labels where it is there.
+    pub optional_metadata: Vec<String>,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// The command, when not the base config's.
+    pub cmd: Option<Vec<String>>,
+    /// The platform, when neither the base config nor dpkg is to tell.
+    pub platform: Option<Platform>,
+    /// Whether the image says that bootc can boot it, even if the commit does not.
+    pub bootc: bool,
+    /// Where dpkg's database is in a commit, when not where it is looked for.
+    pub admin_dir: Option<String>,
+    /// The command that makes it, for the image's history.
+    pub created_by: String,
+    /// How many threads read, hash and compress.
+    pub threads: NonZeroUsize,
+}

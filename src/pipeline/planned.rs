@@ -1,0 +1,104 @@
+//! The plan of an image, and the entries of its layers.
+
+use std::num::NonZeroUsize;
+
+use super::system::System;
+use super::{ContentMetadata, Format, ImageOptions};
+use crate::component::{ComponentId, Ownership};
+use crate::layers::{Assignment, component_sizes};
+use crate::plan::{self, Item, Plan};
+
+/// Pulls in a year: chances are for the time from one to the next, a week.
+const PULLS_IN_A_YEAR: f64 = 52.0;
+
+/// The plan, and the entries of its layers.
+pub struct Planned {
+    /// Which component is in which layer.
+    pub plan: Plan,
+    /// Which entry is in which layer.
+    pub assignment: Assignment,
+    /// The names of the components in each layer.
+    pub components: Vec<Vec<String>>,
+    /// What was planned with.
+    pub items: Vec<Item>,
+}
+
+impl Planned {
+    /// Plans the layers of `system`, whose entries belong to the components of `ownership`.
+    pub fn new(system: &System, ownership: &Ownership, options: &ImageOptions) -> Self {
+        let sizes = component_sizes(&system.tree, &system.objects, ownership);
+        // In the encapsulated format the first layer is the commit's.
+        let budget = match options.format {
+            Format::Ostree(_) => NonZeroUsize::new(options.max_layers.get() - 1),
+            Format::Plain => Some(options.max_layers),
+        };
+        let owned = system.tree.ids().map(|id| ownership.owner(id));
+        let mut ids: Vec<ComponentId> = owned.collect();
+        ids.sort_unstable();
+        ids.dedup();
+        // A component that only has directories with something in them weighs nothing and is in no layer.
+        ids.retain(|id| sizes[id.index()] > 0);
+        let component = |id: &ComponentId| &ownership.components()[id.index()];
+        let items: Vec<Item> = ids
+            .iter()
+            .map(|id| Item {
+                name: component(id).name.clone(),
+                size: sizes[id.index()],
+                chance: component(id).chance,
+            })
+            .collect();
+        let previous = options.previous.as_deref();
+        let plan = plan::plan(&items, budget.unwrap_or(NonZeroUsize::MIN), previous);
+        let assignment = Assignment::new(&system.tree, &system.objects, ownership, &ids, &plan);
+        let names = |layer: &plan::PlannedLayer| {
+            let names = layer.items.iter().map(|item| items[*item].name.clone());
+            let mut names: Vec<String> = names.collect();
+            names.sort_unstable();
+            names
+        };
+        let components = plan.layers.iter().map(names).collect();
+        Self {
+            plan,
+            assignment,
+            components,
+            items,
+        }
+    }
+
+    /// The components as rpm-ostree describes them, largest first.
+    pub fn content_metadata(&self) -> Vec<ContentMetadata> {
+        let describe = |item: &Item| ContentMetadata {
+            identifier: item.name.clone(),
+            name: item.name.clone(),
+            srcid: item.name.clone(),
+            change_time_offset: 0,
+            change_frequency: changes_in_a_year(item.chance),
+            size: item.size,
+        };
+        let mut all: Vec<ContentMetadata> = self.items.iter().map(describe).collect();
+        all.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.name.cmp(&b.name)));
+        all
+    }
+}
+
+/// The rate of changes that gives a chance to change within a week, for a year. What always changes
+/// has the largest number, as in rpm-ostree.
+fn changes_in_a_year(chance: f64) -> u32 {
+    if chance >= 1.0 {
+        return u32::MAX;
+    }
+    // Rates of chances are finite, small and not negative.
+    (-(1.0 - chance).ln() * PULLS_IN_A_YEAR).round() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weekly_chance_is_a_yearly_number() {
+        for (chance, changes) in [(0.0, 0), (0.019, 1), (0.5, 36), (1.0, u32::MAX)] {
+            assert_eq!(changes_in_a_year(chance), changes, "{chance}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Images opened for reading, wherever they are.
+
+use anyhow::{Context, Result};
+use camino::Utf8PathBuf;
+
+use super::Reference;
+use super::proxy::Proxy;
+use crate::checksum::Checksum;
+use crate::oci::read::{
+    self, Archive, Blobs, Descriptor, ImageConfig, JSON_LIMIT, LayerReader, Layout, Manifest,
+};
+
+/// What a registry asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    /// File with credentials (containers-auth.json(5)).
+    pub authfile: Option<Utf8PathBuf>,
+    /// Directory with certificates (containers-certs.d(5)).
+    pub cert_dir: Option<Utf8PathBuf>,
+    /// Whether certificates are checked; none: as the configuration of containers says.
+    pub tls_verify: Option<bool>,
+}
+
+/// An image whose manifest and config have been read.
+pub struct Image {
+    /// What it consists of.
+    pub manifest: Manifest,
+    /// What it says of itself.
+    pub config: ImageConfig,
+    layers: Vec<(Descriptor, Checksum)>,
+    blobs: Box<dyn Blobs>,
+}
+
+impl Image {
+    /// Opens the image that `reference` names.
+    ///
+    /// # Errors
+    /// When there is none, it cannot be reached, or its manifest or config is damaged.
+    pub fn open(reference: &Reference, access: &Access) -> Result<Self> {
+        let context = || format!("opening the image {reference}");
+        Self::open_inner(reference, access).with_context(context)
+    }
+
+    fn open_inner(reference: &Reference, access: &Access) -> Result<Self> {
+        let (blobs, tag): (Box<dyn Blobs>, _) = match reference {
+            Reference::Layout { path, tag } => (Box::new(Layout::new(path)?), tag),
+            Reference::Archive { path, tag } => (Box::new(Archive::new(path)?), tag),
+            Reference::Skopeo(name) => {
+                let proxy = Proxy::open(name, access)?;
+                let manifest = Manifest::parse(proxy.manifest())?;
+                let config = ImageConfig::parse(proxy.config())?;
+                proxy.know(&manifest);
+                return Self::new(manifest, config, Box::new(proxy));
+            }
+        };
+        let manifest = read::read_manifest(blobs.as_ref(), tag.as_deref(), None)?;
+        let config = read::read_small_blob(blobs.as_ref(), &manifest.config, JSON_LIMIT)?;
+        let config = ImageConfig::parse(&config).with_context(|| {
+            format!("reading the config {}", manifest.config.digest.to_digest())
+        })?;
+        Self::new(manifest, config, blobs)
+    }
+
+    fn new(manifest: Manifest, config: ImageConfig, blobs: Box<dyn Blobs>) -> Result<Self> {
+        let layers = read::layers_with_diff_ids(&manifest, &config)?;
+        let layers = layers.into_iter().map(|(layer, id)| (layer.clone(), id));
+        Ok(Self {
+            layers: layers.collect(),
+            manifest,
+            config,
+            blobs,
+        })
+    }
+
+    /// The layers, bottom first, with their diff ids.
+    pub fn layers(&self) -> &[(Descriptor, Checksum)] {
+        &self.layers
+    }
+
+    /// Opens layer `at` for reading: uncompressed, and verified as it passes.
+    ///
+    /// # Errors
+    /// When its blob is missing or of an unknown kind.
+    pub fn open_layer(&self, at: usize) -> Result<LayerReader<'_>> {
+        let (layer, diff_id) = &self.layers[at];
+        read::open_layer(self.blobs.as_ref(), layer, *diff_id)
+    }
+}
+
+/// Reads the manifest of an image and nothing else.
+///
+/// # Errors
+/// As [`Image::open`].
+pub fn read_manifest(reference: &Reference, access: &Access) -> Result<Manifest> {
+    let context = || format!("opening the image {reference}");
+    let (blobs, tag): (Box<dyn Blobs>, _) = match reference {
+        Reference::Layout { path, tag } => (Box::new(Layout::new(path)?), tag),
+        Reference::Archive { path, tag } => {
+            (Box::new(Archive::new(path).with_context(context)?), tag)
+        }
+        Reference::Skopeo(name) => {
+            let proxy = Proxy::open(name, access).with_context(context)?;
+            return Manifest::parse(proxy.manifest()).with_context(context);
+        }
+    };
+    read::read_manifest(blobs.as_ref(), tag.as_deref(), None).with_context(context)
+}

@@ -1,0 +1,169 @@
+//! Images to read, as containers-transports(5), rpm-ostree and ostree-ext write them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Error, Result, bail, ensure};
+use camino::Utf8PathBuf;
+
+use super::Destination;
+use super::destination::{path_and_tag, split_transport};
+
+/// Where an image is read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    /// `oci:PATH[:TAG]`, an image layout.
+    Layout {
+        /// The layout's directory.
+        path: Utf8PathBuf,
+        /// The image's name in the layout.
+        tag: Option<String>,
+    },
+    /// `oci-archive:PATH[:TAG]`, a layout in a tar file.
+    Archive {
+        /// The archive.
+        path: Utf8PathBuf,
+        /// The image's name in the archive.
+        tag: Option<String>,
+    },
+    /// A name for skopeo, transport included.
+    Skopeo(String),
+}
+
+/// Transports of skopeo's that images can be read from.
+const OF_SKOPEO: [&str; 5] = [
+    "containers-storage",
+    "docker",
+    "docker-archive",
+    "docker-daemon",
+    "dir",
+];
+
+/// What ostree-ext writes before a reference when signatures do not matter.
+const UNVERIFIED: [&str; 2] = ["ostree-unverified-image", "ostree-unverified-registry"];
+
+impl Reference {
+    /// What is at a destination; none for standard output.
+    pub fn of_destination(destination: &Destination) -> Option<Self> {
+        match destination.clone() {
+            Destination::Layout { path, tag } => Some(Self::Layout { path, tag }),
+            Destination::Archive { path, tag } => Some(Self::Archive { path, tag }),
+            Destination::Stdout { .. } => None,
+        }
+    }
+}
+
+impl FromStr for Reference {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        ensure!(
+            !text.is_empty(),
+            "the image is empty: use oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://NAME or another transport"
+        );
+        match split_transport(text) {
+            Some(("oci", rest)) => {
+                let (path, tag) = path_and_tag(text, rest)?;
+                Ok(Self::Layout { path, tag })
+            }
+            Some(("oci-archive", rest)) => {
+                let (path, tag) = path_and_tag(text, rest)?;
+                Ok(Self::Archive { path, tag })
+            }
+            Some(("registry" | "ostree-unverified-registry", rest)) => {
+                let name = rest.trim_start_matches("//");
+                ensure!(!name.is_empty(), "{text}: the image's name is missing");
+                Ok(Self::Skopeo(format!("docker://{name}")))
+            }
+            Some((word, rest)) if UNVERIFIED.contains(&word) => rest.parse(),
+            Some((word, rest)) if OF_SKOPEO.contains(&word) => {
+                ensure!(
+                    !rest.trim_start_matches("//").is_empty(),
+                    "{text}: the image's name is missing"
+                );
+                ensure!(
+                    word != "docker" || rest.starts_with("//"),
+                    "{text}: write docker://{rest}"
+                );
+                Ok(Self::Skopeo(text.to_owned()))
+            }
+            Some((word, rest)) if word.starts_with("ostree-") => bail!(
+                "{text}: '{word}:' leaves checking signatures to the configuration of a remote; name the image as {}, and give the key itself",
+                rest.split_once(':').map_or(rest, |(_, image)| image)
+            ),
+            Some((other, _)) => bail!(
+                "{text}: unknown transport '{other}:'; use oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://NAME, {}:",
+                OF_SKOPEO.join(":, ")
+            ),
+            None if std::path::Path::new(text).is_dir() => Ok(Self::Layout {
+                path: text.into(),
+                tag: None,
+            }),
+            None => Ok(Self::Archive {
+                path: text.into(),
+                tag: None,
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (transport, path, tag) = match self {
+            Self::Layout { path, tag } => ("oci", path, tag),
+            Self::Archive { path, tag } => ("oci-archive", path, tag),
+            Self::Skopeo(name) => return f.write_str(name),
+        };
+        write!(f, "{transport}:{path}")?;
+        match tag {
+            Some(tag) => write!(f, ":{tag}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn reads_what_users_write() {
+        for (text, same) in [
+            ("oci:/a/b:latest", "oci:/a/b:latest"),
+            ("oci-archive:a.tar", "oci-archive:a.tar"),
+            ("a.tar", "oci-archive:a.tar"),
+            ("/", "oci:/"),
+            ("docker://quay.io/a/b:1", "docker://quay.io/a/b:1"),
+            ("registry:quay.io/a/b", "docker://quay.io/a/b"),
+            (
+                "containers-storage:localhost/a",
+                "containers-storage:localhost/a",
+            ),
+            ("ostree-unverified-image:oci:a:b", "oci:a:b"),
+            ("ostree-unverified-registry:quay.io/a", "docker://quay.io/a"),
+            (
+                "ostree-unverified-image:docker://quay.io/a",
+                "docker://quay.io/a",
+            ),
+        ] {
+            let reference = text.parse::<Reference>().unwrap();
+            assert_eq!(reference.to_string(), same, "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_the_rest_and_says_what_to_do() {
+        for (text, why) in [
+            ("", "image is empty"),
+            ("oci:", "path is missing"),
+            ("docker:quay.io/a", "write docker://quay.io/a"),
+            ("docker://", "name is missing"),
+            ("foo:bar", "unknown transport 'foo:'"),
+            ("ostree-remote-image:r:oci:a", "give the key itself"),
+        ] {
+            let error = text.parse::<Reference>().unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}
