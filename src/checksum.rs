@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use anyhow::{Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 /// A SHA-256 value: 32 bytes, written as 64 lower-case hexadecimal digits.
@@ -17,6 +18,48 @@ impl Checksum {
     /// The checksum of all that `hasher` has been given.
     pub fn finish(hasher: Sha256) -> Self {
         Self(hasher.finalize().into())
+    }
+
+    /// Reads 64 lower-case hexadecimal digits.
+    ///
+    /// # Errors
+    /// When `text` is anything else.
+    pub fn from_hex(text: &str) -> Result<Self> {
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            _ => None,
+        };
+        let mut value = [0; 32];
+        let mut pairs = value.iter_mut().zip(text.as_bytes().chunks_exact(2));
+        let good = pairs.all(|(byte, pair)| match (digit(pair[0]), digit(pair[1])) {
+            (Some(high), Some(low)) => {
+                *byte = high << 4 | low;
+                true
+            }
+            _ => false,
+        });
+        ensure!(
+            good && text.len() == 64,
+            "'{}' is no SHA-256 value, which has 64 lower-case hexadecimal digits",
+            text.escape_debug()
+        );
+        Ok(Self(value))
+    }
+
+    /// Reads an OCI digest, `sha256:` and the hexadecimal digits (image-spec, descriptor.md).
+    ///
+    /// # Errors
+    /// When it is of another algorithm, or no digest.
+    pub fn from_digest(text: &str) -> Result<Self> {
+        match text.split_once(':') {
+            Some(("sha256", hex)) => Self::from_hex(hex),
+            Some(_) => bail!(
+                "the digest '{}' is not of SHA-256, the only algorithm that is read",
+                text.escape_debug()
+            ),
+            None => bail!("'{}' is no digest such as sha256:...", text.escape_debug()),
+        }
     }
 
     /// The 32 bytes themselves.
@@ -47,6 +90,7 @@ impl fmt::Debug for Checksum {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -55,5 +99,28 @@ mod tests {
             Checksum::of(b"").to_digest(),
             "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
+    }
+
+    #[test]
+    fn reads_digests_strictly() {
+        let checksum = Checksum::of(b"x");
+        let hex = checksum.to_string();
+        assert_eq!(Checksum::from_hex(&hex).unwrap(), checksum);
+        let digest = checksum.to_digest();
+        assert_eq!(Checksum::from_digest(&digest).unwrap(), checksum);
+        for (bad, why) in [
+            (hex.clone(), "no digest"),
+            (format!("sha512:{hex}{hex}"), "is not of SHA-256"),
+            (format!("sha256:{}", hex.to_uppercase()), "64 lower-case"),
+            (format!("sha256:{}", &hex[1..]), "64 lower-case"),
+            (format!("sha256:{hex}0"), "64 lower-case"),
+            (format!("sha256:+{}", &hex[1..]), "64 lower-case"),
+            (format!("sha256: {}", &hex[1..]), "64 lower-case"),
+            (format!("sha256:{}ü", &hex[2..]), "64 lower-case"),
+            ("sha256:".into(), "64 lower-case"),
+        ] {
+            let error = Checksum::from_digest(&bad).unwrap_err().to_string();
+            assert!(error.contains(why), "{bad}: {error}");
+        }
     }
 }

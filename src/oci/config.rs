@@ -74,6 +74,23 @@ impl Platform {
             variant: variant.map(str::to_owned),
         })
     }
+
+    /// The platform that this program was built for.
+    ///
+    /// # Errors
+    /// When it has no name in [`Platform::from_name`].
+    pub fn of_this_machine() -> Result<Self> {
+        let is_little = cfg!(target_endian = "little");
+        Self::from_name(match (std::env::consts::ARCH, is_little) {
+            ("x86", _) => "386",
+            ("powerpc64", true) => "ppc64le",
+            ("powerpc64", false) => "ppc64",
+            ("loongarch64", _) => "loong64",
+            ("mips64", true) => "mips64le",
+            ("mips", true) => "mipsle",
+            (name, _) => name,
+        })
+    }
 }
 
 /// A config to begin with: that of another image, or nothing.

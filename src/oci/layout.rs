@@ -12,11 +12,13 @@ use serde_json::{Value, json};
 use super::stage::{BLOBS, STAGE_PREFIX, Stage, remove_tree, rename, write_synced};
 
 /// The annotation that names an image in an index.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-const INDEX: &str = "index.json";
-const LAYOUT_FILE: &str = "oci-layout";
+pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The file of a layout that names its images.
+pub(super) const INDEX: &str = "index.json";
+/// The file that makes a directory a layout.
+pub(super) const LAYOUT_FILE: &str = "oci-layout";
 /// The media type of an image index.
-const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+pub(super) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Where a layout is to be: checked before any work is done.
 #[derive(Debug)]

@@ -1,11 +1,12 @@
 //! OCI images as bytes: the tar dialect, blobs, the config, the manifest, layouts and archives.
-//! Knows nothing of trees, packages or plans.
+//! Written here, read in [`read`]. Knows nothing of trees, packages or plans.
 
 mod archive;
 mod blob;
 mod config;
 mod image;
 mod layout;
+pub mod read;
 mod stage;
 mod tar;
 
