@@ -88,6 +88,15 @@ impl SecretKey {
         })
     }
 
+    /// Reads the file, so that one without keys is found before any work is done.
+    ///
+    /// # Errors
+    /// When it cannot be read or has no key.
+    pub fn check(&self) -> Result<()> {
+        let nothing = b"";
+        self.sign(nothing).map(drop)
+    }
+
     /// Signs a commit object; one signature for each key in the file. Gives the key of detached
     /// metadata under which they are kept, too.
     ///
@@ -95,13 +104,12 @@ impl SecretKey {
     /// When the file cannot be read or has no key; when libostree does not know the type.
     pub fn sign(&self, commit: &[u8]) -> Result<(String, Vec<Vec<u8>>)> {
         let context = || format!("signing with the {} key in {}", self.kind.name(), self.file);
-        let text = read_key_file(&self.file)?;
-        let signatures = match self.kind {
+        let signatures = read_key_file(&self.file).and_then(|text| match self.kind {
             Kind::Ed25519 => sign_ed25519(&text, commit),
             Kind::Spki => {
                 keys_in_pem(&text).and_then(|keys| repo::sign_with_libostree(SPKI, &keys, commit))
             }
-        };
+        });
         Ok((self.kind.metadata_key(), signatures.with_context(context)?))
     }
 }

@@ -60,6 +60,9 @@ pub struct Imported {
 /// repository cannot be written. The repository is as it was then.
 pub fn import(options: ImportOptions, progress: &dyn Progress) -> Result<Imported> {
     let repository = Repository::open(&options.repo)?;
+    if let Some(branch) = &options.branch {
+        repository.check_branch(branch)?;
+    }
     ensure!(
         !repository.is_canonical_only(),
         "the repository {} has the mode bare-user-only, which cannot hold the owners and attributes of files; import to one of mode bare, bare-user or archive",

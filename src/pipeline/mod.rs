@@ -42,7 +42,7 @@ pub fn build(
     output.refuse_inside(&rootfs.rootfs, &rootfs.filter)?;
     if let Some(store) = &commit.store {
         ensure!(
-            !Repository::open(&store.repo)?.is_canonical_only(),
+            !store.open()?.is_canonical_only(),
             "the repository {} has the mode bare-user-only, which cannot hold the owners and attributes of the image's files; use one of mode bare, bare-user or archive",
             store.repo
         );
@@ -70,7 +70,7 @@ pub fn commit(
     let mut rootfs = rootfs;
     let store = commit.store.as_ref();
     let store = store.context("no repository is named to commit to")?;
-    rootfs.canonical_permissions |= Repository::open(&store.repo)?.is_canonical_only();
+    rootfs.canonical_permissions |= store.open()?.is_canonical_only();
     let system = System::of_rootfs(&rootfs, &commit, threads, progress)?;
     store::store(&system, store, progress)
 }

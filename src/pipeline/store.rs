@@ -20,10 +20,19 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
+    /// Opens the repository, and checks what can be checked before any work.
+    pub(super) fn open(&self) -> Result<Repository> {
+        let repository = Repository::open(&self.repo)?;
+        if let Some(branch) = &self.branch {
+            repository.check_branch(branch)?;
+        }
+        Ok(repository)
+    }
+
     /// The commit that the branch points at now, if there is one.
     pub(super) fn branch_commit(&self) -> Result<Option<Checksum>> {
         match &self.branch {
-            Some(branch) => Repository::open(&self.repo)?.branch(branch),
+            Some(branch) => self.open()?.branch(branch),
             None => Ok(None),
         }
     }
@@ -50,7 +59,7 @@ pub fn store(
     options: &StoreOptions,
     progress: &dyn Progress,
 ) -> Result<Committed> {
-    let repository = Repository::open(&options.repo)?;
+    let repository = options.open()?;
     let mut transaction = repository.transaction()?;
     let (objects_written, bytes_written) = write_files(system, &mut transaction, progress)
         .with_context(|| {

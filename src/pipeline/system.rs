@@ -52,6 +52,9 @@ impl System {
         threads: NonZeroUsize,
         progress: &dyn Progress,
     ) -> Result<Self> {
+        for key in &commit_options.sign {
+            key.check()?;
+        }
         let (mut tree, contents) = tree::scan(&options.rootfs, &options.filter)?;
         embedded::restore_directories(&mut tree, &contents)
             .with_context(|| format!("reading rootfs {}", options.rootfs))?;

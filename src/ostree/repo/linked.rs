@@ -88,6 +88,20 @@ impl Repository {
             .transpose()
     }
 
+    /// Refuses what cannot be the name of a branch.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check_branch(&self, name: &str) -> Result<()> {
+        let valid = ostree::validate_rev(name);
+        valid.with_context(|| format!("'{name}' cannot be the name of a branch"))?;
+        ensure!(
+            !name.contains(':'),
+            "'{name}' cannot be the name of a branch: the colon separates remotes from branches"
+        );
+        Ok(())
+    }
+
     /// The metadata kept beside a commit.
     ///
     /// # Errors
