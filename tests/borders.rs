@@ -30,7 +30,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "tree",
         ],
     ),
-    ("registry", &["checksum", "oci"]),
+    ("registry", &["checksum", "oci", "undo"]),
     (
         "pipeline",
         &[

@@ -11,7 +11,7 @@ use std::path::Path;
 use common::{run, scratch};
 
 /// Options of other programs in the texts: podman, buildah, apt-get, cargo.
-const OTHERS: [&str; 21] = [
+const OTHERS: [&str; 23] = [
     "--build-arg",
     "--cache",
     "--config",
@@ -21,9 +21,11 @@ const OTHERS: [&str; 21] = [
     "--jobs",
     "--layers",
     "--locked",
+    "--manifest-path",
     "--mount",
     "--network",
     "--no-cache",
+    "--no-default-features",
     "--no-install-recommends",
     "--offline",
     "--preserve-digests",
@@ -49,10 +51,24 @@ fn options(text: &str) -> BTreeSet<String> {
     found
 }
 
+/// Every command that writes something.
+const COMMANDS: [&[&str]; 6] = [
+    &["build"],
+    &["commit"],
+    &["encapsulate"],
+    &["import"],
+    &["compose", "container-encapsulate"],
+    &["compose", "build-chunked-oci"],
+];
+
+fn help_of(command: &[&str]) -> String {
+    run(&[command, &["--help"]].concat())
+}
+
 #[test]
 fn the_options_that_texts_name_exist() {
-    let help = options(&run(&["build", "--help"]));
-    assert!(help.len() > 20, "{help:?}");
+    let help: BTreeSet<String> = COMMANDS.iter().flat_map(|c| options(&help_of(c))).collect();
+    assert!(help.len() > 40, "{help:?}");
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut texts = vec![top.join("README.md"), top.join("CHANGELOG.md")];
     for entry in fs::read_dir(top.join("containerfiles")).unwrap() {
@@ -68,12 +84,15 @@ fn the_options_that_texts_name_exist() {
 
 #[test]
 fn the_manual_has_every_option() {
-    let help = options(&run(&["build", "--help"]));
     let dir = scratch();
     run(&["man", dir.path().to_str().unwrap()]);
-    let page = dir.path().join("apt-ostree-helper-build.1");
-    let page = fs::read_to_string(page).unwrap().replace("\\-", "-");
-    assert_eq!(help.difference(&options(&page)).next(), None);
+    for command in COMMANDS {
+        let help = options(&help_of(command));
+        let page = format!("apt-ostree-helper-{}.1", command.join("-"));
+        let page = fs::read_to_string(dir.path().join(page)).unwrap();
+        let page = options(&page.replace("\\-", "-"));
+        assert_eq!(help.difference(&page).next(), None, "{command:?}");
+    }
     assert!(run(&["man"]).contains("apt\\-ostree\\-helper"));
 }
 

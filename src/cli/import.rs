@@ -32,7 +32,7 @@ pub struct ImportArgs {
     image: Reference,
 
     /// Branch that is to point at the commit
-    #[arg(short, long, value_name = "REF", visible_alias = "write-ref")]
+    #[arg(short, long, value_name = "REF")]
     branch: Option<String>,
 
     /// Refuse an image whose commit is not signed with one of the public keys in a file:

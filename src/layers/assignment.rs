@@ -13,7 +13,8 @@ const HEADER: u64 = 512;
 
 /// Where each entry is at home. Equal files are one object and hard links one file, in one layer
 /// only: they are at home with the first of them. Empty files, links and empty
-/// directories stay with their own component; other directories come with what is in them.
+/// directories stay with their own component (also empty files that are one: a commit does not know
+/// that they are, and its image must have the same layers); other directories come with what is in them.
 struct Homes<'a> {
     tree: &'a Tree,
     objects: &'a ContentObjects,
@@ -36,8 +37,7 @@ impl<'a> Homes<'a> {
         match entry.kind {
             Kind::Directory => self.tree.children(id).is_empty().then_some(id),
             Kind::Regular if entry.size > 0 => self.first.get(&self.objects.checksum(id)).copied(),
-            Kind::Regular => Some(self.tree.inode(id)),
-            Kind::Symlink => Some(id),
+            Kind::Regular | Kind::Symlink => Some(id),
         }
     }
 }

@@ -63,6 +63,21 @@ impl Stage {
         Ok(stage)
     }
 
+    /// A staging directory where containers tools put large temporary files: in TMPDIR, else /var/tmp.
+    ///
+    /// # Errors
+    /// As [`Stage::new_in`].
+    pub fn new_temporary() -> Result<Self> {
+        let named = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
+        let usual = ["/var/tmp", "/tmp"].map(Utf8PathBuf::from);
+        let parent = match named {
+            Some(dir) => Utf8PathBuf::try_from(std::path::PathBuf::from(dir))?,
+            None => (usual.into_iter().find(|dir| dir.is_dir()))
+                .context("no directory for temporary files: set TMPDIR to one")?,
+        };
+        Self::new_in(&parent)
+    }
+
     /// A writer for one more blob. `name` must be no other blob's.
     ///
     /// # Errors

@@ -73,7 +73,7 @@ impl Output {
             Self::Layout(target) => target.stage(),
             Self::Archive(path, _) => Stage::new_in(parent_directory(path))
                 .with_context(|| format!("cannot write the output {path}")),
-            Self::Stdout(_) => Stage::new_in(&temporary_directory()?),
+            Self::Stdout(_) => Stage::new_temporary(),
         }
     }
 
@@ -127,16 +127,5 @@ fn refuse_inside(path: &Utf8Path, rootfs: &Utf8Path, filter: &Filter) -> Result<
             )
         }
         _ => Ok(()),
-    }
-}
-
-/// Where containers tools put large temporary files: TMPDIR, else /var/tmp.
-fn temporary_directory() -> Result<Utf8PathBuf> {
-    let named = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
-    let usual = ["/var/tmp", "/tmp"].map(Utf8PathBuf::from);
-    match named {
-        Some(dir) => Ok(Utf8PathBuf::try_from(std::path::PathBuf::from(dir))?),
-        None => (usual.into_iter().find(|dir| dir.is_dir()))
-            .context("no directory for temporary files: set TMPDIR to one"),
     }
 }

@@ -1,5 +1,6 @@
 //! Where images go and come from, as users write it: transports and names; and images opened.
 
+mod copied;
 mod destination;
 mod open;
 mod proxy;

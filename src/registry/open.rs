@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use camino::Utf8PathBuf;
 
 use super::Reference;
+use super::copied::Copied;
 use super::proxy::Proxy;
 use crate::checksum::Checksum;
 use crate::oci::read::{
@@ -45,6 +46,9 @@ impl Image {
         let (blobs, tag): (Box<dyn Blobs>, _) = match reference {
             Reference::Layout { path, tag } => (Box::new(Layout::new(path)?), tag),
             Reference::Archive { path, tag } => (Box::new(Archive::new(path)?), tag),
+            Reference::Skopeo(name) if Copied::is_for(name) => {
+                (Box::new(Copied::new(name)?), &None)
+            }
             Reference::Skopeo(name) => {
                 let proxy = Proxy::open(name, access)?;
                 let manifest = Manifest::parse(proxy.manifest())?;
