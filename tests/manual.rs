@@ -11,7 +11,7 @@ use std::path::Path;
 use common::{run, scratch};
 
 /// Options of other programs in the texts: podman, buildah, apt-get, cargo.
-const OTHERS: [&str; 23] = [
+const OTHERS: [&str; 25] = [
     "--build-arg",
     "--cache",
     "--config",
@@ -22,8 +22,10 @@ const OTHERS: [&str; 23] = [
     "--layers",
     "--locked",
     "--manifest-path",
+    "--mode",
     "--mount",
     "--network",
+    "--no-bindings",
     "--no-cache",
     "--no-default-features",
     "--no-install-recommends",

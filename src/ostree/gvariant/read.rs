@@ -11,7 +11,7 @@ pub enum Shape {
 }
 
 /// The members of a tuple, one slice for each of `shapes`; none when the bytes are no such tuple.
-pub fn tuple<'a, const N: usize>(bytes: &'a [u8], shapes: [Shape; N]) -> Option<[&'a [u8]; N]> {
+pub fn tuple<const N: usize>(bytes: &[u8], shapes: [Shape; N]) -> Option<[&[u8]; N]> {
     let width = offset_width(bytes.len());
     let framed = shapes.iter().rev().skip(1);
     let framed = framed.filter(|s| matches!(s, Shape::Variable(_))).count();
