@@ -89,6 +89,25 @@ need_container_tools() {
     need arch-test arch-test
 }
 
+# What the published ostree-ext needs to be built, and to run.
+need_interop_tools() {
+    need ostree ostree
+    need skopeo skopeo
+    need jq jq
+    need openssl openssl
+    need setcap libcap2-bin
+    need cc gcc
+    need pkg-config pkg-config
+    need_library ostree-1 libostree-dev
+    need_library openssl libssl-dev
+    need_library libzstd libzstd-dev
+}
+
+# need_library NAME PACKAGE: by the name that pkg-config knows.
+need_library() {
+    pkg-config --exists "$1" 2>/dev/null || missing+=("$2")
+}
+
 # --- podman on this machine -------------------------------------------------------------------
 
 # ensure_podman_runs IMAGE: where a container cannot be started as podman is set up, tries other
@@ -187,6 +206,11 @@ vendor_crates() {
     logged "$target/vendor.log" cargo vendor --manifest-path "$top/Cargo.toml" \
         --locked --versioned-dirs "$target/vendor"
     cp "$top/Cargo.lock" "$target/vendor/.Cargo.lock"
+}
+
+# The command line of the published ostree-ext: target/interop/release/ostree-ext-cli.
+build_ostree_ext() {
+    cargo build --release --locked --manifest-path "$top/tests/interop/Cargo.toml" --target-dir "$target/interop"
 }
 
 # The image that carries the helper; podman's cache makes it quick while the source is the same.

@@ -1,0 +1,52 @@
+# shellcheck shell=bash
+# Shared by the benchmarks: the Debian that they read, measuring, and rows of a table. Sourced by
+# bash with `set -euo pipefail`.
+
+# shellcheck source=contrib/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+
+packages=systemd,systemd-sysv,linux-image-$(dpkg --print-architecture),openssh-server,network-manager,podman,python3,vim,curl,locales,firmware-linux-free,git,build-essential
+
+need_bench_tools() {
+    need mmdebstrap mmdebstrap
+    need /usr/bin/time time
+}
+
+# Makes the data, once; sets `rootfs`.
+make_data() {
+    rootfs=$target/bench/trixie
+    [[ ! -d $rootfs ]] || return 0
+    mkdir -p "$target/bench"
+    rm -rf "$rootfs.new"
+    logged "$target/bench/mmdebstrap.log" \
+        mmdebstrap --mode=root --variant=important --include="$packages" trixie "$rootfs.new"
+    find "$rootfs.new/dev" -mindepth 1 -delete
+    mv "$rootfs.new" "$rootfs"
+}
+
+describe_data() {
+    printf '    %s entries, %s\n' "$(find "$rootfs" | wc -l)" "$(du -sh --apparent-size "$rootfs" | cut -f 1)"
+}
+
+# measured FILE COMMAND...: appends wall seconds and the largest process's peak in KiB to FILE.
+measured() {
+    local file=$1
+    shift
+    # shellcheck disable=SC2016 # for the inner shell
+    /usr/bin/time -f '%e %M' -a -o "$file" bash -c '"$@" >/dev/null' bash "$@"
+}
+
+# median FILE COLUMN
+median() {
+    awk -v column="$2" '{ print $column }' "$1" | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
+}
+
+heading() {
+    printf '%-24s %10s %7s %12s\n' "" "wall" "ratio" "peak memory"
+}
+
+# row NAME FILE REFERENCE-FILE
+row() {
+    awk -v name="$1" -v seconds="$(median "$2" 1)" -v reference="$(median "$3" 1)" -v peak="$(median "$2" 2)" \
+        'BEGIN { printf "%-24s %8.2f s %7.2f %8.1f MiB\n", name, seconds, seconds / reference, peak / 1024 }'
+}
