@@ -6,9 +6,9 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
-use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
+use super::gzip::GzipEncoder;
 use crate::checksum::Checksum;
 
 /// How layers are compressed (image-spec, layer.md).
@@ -102,7 +102,7 @@ impl<W: Write> Write for Hashing<W> {
 
 enum Encoder {
     None(Hashing<File>),
-    Gzip(Hashing<GzEncoder<Hashing<File>>>),
+    Gzip(Hashing<GzipEncoder<Hashing<File>>>),
     Zstd(Hashing<zstd::Encoder<'static, Hashing<File>>>),
 }
 
@@ -145,10 +145,7 @@ impl BlobWriter {
         let file = Hashing::new(file);
         let encoder = match compression {
             Compression::None => Encoder::None(file),
-            Compression::Gzip(level) => {
-                let level = flate2::Compression::new(level);
-                Encoder::Gzip(Hashing::new(GzEncoder::new(file, level)))
-            }
+            Compression::Gzip(level) => Encoder::Gzip(Hashing::new(GzipEncoder::new(file, level))),
             Compression::Zstd(level) => {
                 Encoder::Zstd(Hashing::new(zstd::Encoder::new(file, level)?))
             }

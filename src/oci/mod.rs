@@ -4,6 +4,7 @@
 mod archive;
 mod blob;
 mod config;
+mod gzip;
 mod image;
 mod layout;
 pub mod read;
