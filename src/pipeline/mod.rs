@@ -246,7 +246,7 @@ impl Planned {
                 chance: component(id).chance,
             })
             .collect();
-        let plan = plan::plan(&plan_items, budget.unwrap_or(NonZeroUsize::MIN));
+        let plan = plan::plan(&plan_items, budget.unwrap_or(NonZeroUsize::MIN), None);
         let assignment = Assignment::new(
             &system.tree,
             &system.objects,

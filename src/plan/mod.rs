@@ -17,8 +17,10 @@
 //! Everything here is a function of its arguments, and of nothing but additions, multiplications,
 //! divisions and comparisons of `f64` in a fixed order: any machine gives the same plan.
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 
+mod kept;
 mod refine;
 mod runs;
 #[cfg(test)]
@@ -60,9 +62,9 @@ pub struct PlannedLayer {
 /// Layers in the order in which they are stacked.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Plan {
-    /// Stable ones first, since container stores key a layer by the whole chain below it: what lies
-    /// above a layer that changed is unpacked again. Equal chances are ordered by the first item's
-    /// name.
+    /// Those of an earlier plan first, in its order. Then stable ones before others, since container
+    /// stores key a layer by the whole chain below it: what lies above a layer that changed is
+    /// unpacked again. Equal chances are ordered by the first item's name.
     pub layers: Vec<PlannedLayer>,
 }
 
@@ -86,32 +88,72 @@ impl Plan {
 /// more: of 400 packages in 64 layers 31 when each chance changes by up to 1 %, or 12 when chances
 /// are rounded to 1, 1.5, 2, 3, 4, 6... times a constant, which costs next to nothing. Estimates
 /// that differ from build to build are better rounded so.
-pub fn plan(items: &[Item], max_layers: NonZeroUsize) -> Plan {
+///
+/// `previous` is the plan of the image that clients have, as the names of each layer's items. Items
+/// stay in their layer; names that are gone are forgotten, of a name in several layers the first
+/// counts. New items go where they cost least, and layers beyond the budget are merged where that
+/// costs least. Only when the plan has become much worse than one without memory would be (the
+/// limits are in `kept`), some items move.
+pub fn plan(items: &[Item], max_layers: NonZeroUsize, previous: Option<&[Vec<String>]>) -> Plan {
     let by_name = indices_by_name(items);
     let named: Vec<Part> = by_name.iter().map(|&i| Part::of(&items[i])).collect();
     // Positions in `by_name`, in the order that `runs` cuts.
     let order = runs::order(&named);
     let parts: Vec<Part> = order.iter().map(|&rank| named[rank]).collect();
     let start = runs::best_runs(&parts, max_layers.get());
-    let groups = refine::refine(&parts, start, max_layers.get());
+    let fresh = refine::refine(&parts, start, max_layers.get());
+    let homes = previous.map(|layers| {
+        let earlier = layer_by_name(layers);
+        let home = |&rank: &usize| earlier.get(items[by_name[rank]].name.as_str()).copied();
+        order.iter().map(home).collect::<Vec<_>>()
+    });
+    let groups = match homes {
+        Some(homes) if homes.iter().any(Option::is_some) => {
+            let fresh_cost = cost_of(&parts, &fresh);
+            kept::keep(&parts, &homes, max_layers.get(), fresh_cost)
+        }
+        _ => fresh.into_iter().map(|group| (None, group)).collect(),
+    };
 
-    let mut layers: Vec<(Vec<usize>, PlannedLayer)> = groups
+    let mut layers: Vec<(usize, Vec<usize>, PlannedLayer)> = groups
         .into_iter()
-        .map(|group| {
+        .map(|(earlier, group)| {
             let mut ranks: Vec<usize> = group.into_iter().map(|at| order[at]).collect();
             ranks.sort_unstable();
             let layer = planned_layer(items, ranks.iter().map(|&rank| by_name[rank]).collect());
-            (ranks, layer)
+            (earlier.unwrap_or(usize::MAX), ranks, layer)
         })
         .collect();
-    layers.sort_by(|(ranks_a, a), (ranks_b, b)| {
-        a.chance
-            .total_cmp(&b.chance)
+    layers.sort_by(|(place_a, ranks_a, a), (place_b, ranks_b, b)| {
+        place_a
+            .cmp(place_b)
+            .then_with(|| a.chance.total_cmp(&b.chance))
             .then_with(|| ranks_a.cmp(ranks_b))
     });
     Plan {
-        layers: layers.into_iter().map(|(_, layer)| layer).collect(),
+        layers: layers.into_iter().map(|(.., layer)| layer).collect(),
     }
+}
+
+fn layer_by_name(layers: &[Vec<String>]) -> HashMap<&str, usize> {
+    let mut layer_of = HashMap::new();
+    for (at, names) in layers.iter().enumerate() {
+        for name in names {
+            layer_of.entry(name.as_str()).or_insert(at);
+        }
+    }
+    layer_of
+}
+
+fn cost_of(parts: &[Part], groups: &[Vec<usize>]) -> f64 {
+    let sum = |group: &Vec<usize>| {
+        let members = group.iter().map(|&at| parts[at]);
+        members.fold(Part::EMPTY, Part::join)
+    };
+    let costs = groups
+        .iter()
+        .map(|group| sum(group).cost() + LAYER_COST as f64);
+    costs.sum()
 }
 
 /// Indices of `items` by name, and of equal names by what else tells the items apart.

@@ -60,7 +60,7 @@ proptest! {
         items in prop::collection::vec(any_item(), 0..40),
         max in prop_oneof![1..6usize, Just(100), Just(usize::MAX)],
     ) {
-        let plan = plan(&items, layers(max));
+        let plan = plan(&items, layers(max), None);
         prop_assert!(plan.layers.len() <= max);
         prop_assert!(plan.expected_bytes() >= 0.0);
 
@@ -89,21 +89,84 @@ proptest! {
                 let Item { name, size, chance } = &items[i];
                 (name.clone(), *size, clamped(*chance).to_bits())
             };
-            plan(items, layers(max)).layers.iter().map(|l| l.items.iter().map(of_item).collect()).collect()
+            plan(items, layers(max), None).layers.iter().map(|l| l.items.iter().map(of_item).collect()).collect()
         };
         prop_assert_eq!(described(&items), described(&shuffled));
     }
 }
 
+proptest! {
+    /// Whatever the earlier plan says: names twice, names of nobody, empty layers.
+    #[test]
+    fn the_same_laws_hold_after_an_earlier_plan(
+        items in prop::collection::vec(any_item(), 0..40),
+        previous in prop::collection::vec(prop::collection::vec("[a-e]{1,2}", 0..6), 0..10),
+        max in prop_oneof![1..6usize, Just(100), Just(usize::MAX)],
+    ) {
+        let plan = plan(&items, layers(max), Some(&previous));
+        prop_assert!(plan.layers.len() <= max);
+        let mut seen: Vec<usize> = Vec::new();
+        for layer in &plan.layers {
+            prop_assert!(!layer.items.is_empty());
+            seen.extend(&layer.items);
+        }
+        seen.sort_unstable();
+        prop_assert_eq!(seen, (0..items.len()).collect::<Vec<_>>());
+    }
+}
+
+/// A plan as the next build is given it.
+fn remembered(items: &[Item], plan: &Plan) -> Vec<Vec<String>> {
+    let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+    names(items, plan).into_iter().map(owned).collect()
+}
+
+#[test]
+fn after_itself_a_plan_is_the_same() {
+    for (count, max) in [(0, 5), (1, 1), (400, 64), (400, 127), (3000, 64)] {
+        let items = packages(count, 3);
+        let first = plan(&items, layers(max), None);
+        let second = plan(&items, layers(max), Some(&remembered(&items, &first)));
+        assert_eq!(first, second, "{count} items");
+    }
+}
+
+#[test]
+fn after_a_change_every_item_that_was_there_is_where_it_was() {
+    let mut items = packages(400, 5);
+    let first = remembered(&items, &plan(&items, layers(64), None));
+    items.drain(50..60);
+    for item in &mut items[100..110] {
+        item.size += item.size / 5;
+        item.chance = (item.chance * 1.2).min(1.0);
+    }
+    items.extend(packages(15, 6));
+    let second = remembered(&items, &plan(&items, layers(64), Some(&first)));
+    for (before, after) in first.iter().zip(&second) {
+        let there = |name: &&String| items.iter().any(|item| item.name == **name);
+        assert!(before.iter().filter(there).all(|name| after.contains(name)));
+    }
+}
+
+#[test]
+fn with_fewer_layers_than_before_layers_are_merged() {
+    let items = packages(400, 5);
+    let first = remembered(&items, &plan(&items, layers(64), None));
+    let second = remembered(&items, &plan(&items, layers(60), Some(&first)));
+    assert_eq!(second.len(), 60);
+    let whole = first.iter().filter(|layer| second.contains(layer)).count();
+    assert!(whole >= 56, "{whole} of 64 layers are as they were");
+}
+
 #[test]
 fn nothing_makes_no_layer() {
-    assert_eq!(plan(&[], layers(5)), Plan::default());
+    assert_eq!(plan(&[], layers(5), None), Plan::default());
 }
 
 #[test]
 fn one_layer_takes_all() {
     let items = [item("b", 10, 0.5), item("a", 20, 0.5)];
-    let plan = plan(&items, layers(1));
+    let plan = plan(&items, layers(1), None);
     assert_eq!(
         plan.layers,
         [PlannedLayer {
@@ -124,7 +187,7 @@ fn what_never_changes_and_what_always_changes_get_a_layer_each() {
         item("d", 60_000_000, 1.0),
     ];
     assert_eq!(
-        names(&items, &plan(&items, layers(4))),
+        names(&items, &plan(&items, layers(4), None)),
         [["a", "c"], ["b", "d"]]
     );
 }
@@ -136,7 +199,7 @@ fn an_empty_item_that_always_changes_does_not_spoil_a_large_one() {
         item("empty", 0, 1.0),
         item("log", 70_000, 0.9),
     ];
-    let plan = plan(&items, layers(2));
+    let plan = plan(&items, layers(2), None);
     assert_eq!(names(&items, &plan), [vec!["large"], vec!["empty", "log"]]);
 }
 
@@ -145,9 +208,9 @@ fn layers_that_save_less_than_they_cost_are_not_made() {
     let small: Vec<Item> = (0..20)
         .map(|i| item(&i.to_string(), 500, 0.1 + f64::from(i) / 50.0))
         .collect();
-    assert_eq!(plan(&small, layers(20)).layers.len(), 1);
+    assert_eq!(plan(&small, layers(20), None).layers.len(), 1);
     let empty: Vec<Item> = (0..20).map(|i| item(&i.to_string(), 0, 1.0)).collect();
-    assert_eq!(plan(&empty, layers(20)).layers.len(), 1);
+    assert_eq!(plan(&empty, layers(20), None).layers.len(), 1);
 }
 
 #[test]
@@ -156,7 +219,7 @@ fn a_giant_is_left_alone() {
         .map(|i| item(&i.to_string(), 1_000_000, 0.2))
         .collect();
     items.push(item("giant", u64::MAX, 0.2));
-    let plan = plan(&items, layers(2));
+    let plan = plan(&items, layers(2), None);
     assert_eq!(plan.layers[0].items, [9]);
     assert_eq!(plan.layers[1].items.len(), 9);
 }
@@ -167,7 +230,7 @@ fn equal_items_are_spread_evenly_and_equal_layers_ordered_by_name() {
         .map(|name| item(name, 9_000_000, 0.5))
         .into();
     assert_eq!(
-        names(&items, &plan(&items, layers(2))),
+        names(&items, &plan(&items, layers(2), None)),
         [["a", "b"], ["c", "d"]]
     );
 }
@@ -175,7 +238,7 @@ fn equal_items_are_spread_evenly_and_equal_layers_ordered_by_name() {
 #[test]
 fn more_items_than_are_planned_exactly() {
     let items = packages(2000, 7);
-    let plan = plan(&items, layers(64));
+    let plan = plan(&items, layers(64), None);
     assert_eq!(
         plan.layers
             .iter()
@@ -251,9 +314,9 @@ fn hashed(items: &[Item], bins: u64) -> Plan {
 #[test]
 fn costs_far_less_than_bins_by_hash() {
     let items = packages(450, 1);
-    let found = plan(&items, layers(64)).expected_bytes();
+    let found = plan(&items, layers(64), None).expected_bytes();
     assert!(found < 0.5 * hashed(&items, 64).expected_bytes());
-    assert!(found < 0.35 * plan(&items, layers(1)).expected_bytes());
+    assert!(found < 0.35 * plan(&items, layers(1), None).expected_bytes());
 }
 
 /// The lowest cost of all partitions of `items[at..]` into `layers` and up to `max` layers in all.
@@ -306,7 +369,7 @@ fn is_close_to_the_best_of_all_partitions() {
             })
             .collect();
         let best = exhaustive(&items, 0, &mut Vec::new(), max);
-        let ratio = plan(&items, layers(max)).expected_bytes() / best;
+        let ratio = plan(&items, layers(max), None).expected_bytes() / best;
         assert!(ratio > 1.0 - 1e-9, "cheaper than the best: {items:?}");
         worst = worst.max(ratio);
         optimal += usize::from(ratio < 1.0 + 1e-9);
@@ -355,11 +418,14 @@ fn mean_moved(change: impl Fn(&mut Vec<Item>, usize)) -> f64 {
     let (mut total, mut count) = (0, 0);
     for seed in 100..102 {
         let items = packages(400, seed);
-        let before = plan(&items, layers(64));
+        let before = plan(&items, layers(64), None);
         for at in (0..items.len()).step_by(25) {
             let mut changed = items.clone();
             change(&mut changed, at);
-            total += moved((&items, &before), (&changed, &plan(&changed, layers(64))));
+            total += moved(
+                (&items, &before),
+                (&changed, &plan(&changed, layers(64), None)),
+            );
             count += 1;
         }
     }
