@@ -23,6 +23,8 @@ pub struct Component {
     pub name: String,
     /// The chance that it changes between two pulls, 0 to 1.
     pub chance: f64,
+    /// What makes it change, where several components may have that in common.
+    pub cause: Option<String>,
 }
 
 /// A component in [`Ownership`].
@@ -146,7 +148,11 @@ impl Ownership {
         }
         let id = ComponentId(self.components.len() as u32);
         names.insert(name.clone(), id);
-        self.components.push(Component { name, chance });
+        self.components.push(Component {
+            name,
+            chance,
+            cause: None,
+        });
         id
     }
 }

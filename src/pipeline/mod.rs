@@ -244,6 +244,7 @@ impl Planned {
                 name: component(id).name.clone(),
                 size: sizes[id.index()],
                 chance: component(id).chance,
+                cause: component(id).cause.clone(),
             })
             .collect();
         let plan = plan::plan(&plan_items, budget.unwrap_or(NonZeroUsize::MIN), None);

@@ -16,7 +16,21 @@ fn item(name: &str, size: u64, chance: f64) -> Item {
         name: name.to_owned(),
         size,
         chance,
+        cause: None,
     }
+}
+
+/// Parts of which some share a cause.
+pub(super) fn any_parts(count: std::ops::Range<usize>) -> impl Strategy<Value = Parts> {
+    let chance = prop_oneof![Just(0.0), Just(1.0), 0.0..=1.0f64];
+    let cause = prop_oneof![Just(None), "[a-c]".prop_map(Some)];
+    let item = (0..500_000u64, chance, cause).prop_map(|(size, chance, cause)| Item {
+        name: String::new(),
+        size,
+        chance,
+        cause,
+    });
+    prop::collection::vec(item, count).prop_map(|items| Parts::of(items.iter()))
 }
 
 /// Names of each layer's items.
@@ -51,7 +65,13 @@ fn any_item() -> impl Strategy<Value = Item> {
         any::<f64>()
     ];
     // Few names, so that many are there twice.
-    ("[a-d]{1,2}", size, chance).prop_map(|(name, size, chance)| Item { name, size, chance })
+    let cause = prop_oneof![Just(None), "[a-c]".prop_map(Some)];
+    ("[a-d]{1,2}", size, chance, cause).prop_map(|(name, size, chance, cause)| Item {
+        name,
+        size,
+        chance,
+        cause,
+    })
 }
 
 proptest! {
@@ -84,10 +104,10 @@ proptest! {
             .prop_flat_map(|items| (Just(items.clone()), Just(items).prop_shuffle())),
         max in 1..8usize,
     ) {
-        let described = |items: &[Item]| -> Vec<Vec<(String, u64, u64)>> {
+        let described = |items: &[Item]| -> Vec<Vec<(String, u64, u64, Option<String>)>> {
             let of_item = |&i: &usize| {
-                let Item { name, size, chance } = &items[i];
-                (name.clone(), *size, clamped(*chance).to_bits())
+                let Item { name, size, chance, cause } = &items[i];
+                (name.clone(), *size, clamped(*chance).to_bits(), cause.clone())
             };
             plan(items, layers(max), None).layers.iter().map(|l| l.items.iter().map(of_item).collect()).collect()
         };
@@ -305,7 +325,10 @@ fn hashed(items: &[Item], bins: u64) -> Plan {
     Plan {
         layers: layers
             .into_values()
-            .map(|members| planned_layer(items, members))
+            .map(|members| {
+                let stay = Parts::of(items.iter()).stay_of(members.iter().copied());
+                planned_layer(items, members, 1.0 - stay)
+            })
             .collect(),
     }
 }
@@ -319,25 +342,25 @@ fn costs_far_less_than_bins_by_hash() {
     assert!(found < 0.35 * plan(&items, layers(1), None).expected_bytes());
 }
 
-/// The lowest cost of all partitions of `items[at..]` into `layers` and up to `max` layers in all.
-fn exhaustive(items: &[Item], at: usize, layers: &mut Vec<Part>, max: usize) -> f64 {
-    if at == items.len() {
-        return layers
+/// The lowest cost of all partitions of `parts[at..]` into `layers` and up to `max` layers in all.
+fn exhaustive(parts: &Parts, at: usize, layers: &mut Vec<Vec<usize>>, max: usize) -> f64 {
+    if at == parts.list.len() {
+        let size = |layer: &[usize]| layer.iter().map(|&at| parts.list[at].size).sum::<f64>();
+        let change = |layer: &[usize]| 1.0 - parts.stay_of(layer.iter().copied());
+        let costs = layers
             .iter()
-            .map(|layer| layer.cost() + LAYER_COST as f64)
-            .sum();
+            .map(|layer| size(layer) * change(layer) + LAYER_COST as f64);
+        return costs.sum();
     }
-    let part = Part::of(&items[at]);
     let mut best = f64::INFINITY;
     for index in 0..layers.len() {
-        let before = layers[index];
-        layers[index] = before.join(part);
-        best = best.min(exhaustive(items, at + 1, layers, max));
-        layers[index] = before;
+        layers[index].push(at);
+        best = best.min(exhaustive(parts, at + 1, layers, max));
+        layers[index].pop();
     }
     if layers.len() < max {
-        layers.push(part);
-        best = best.min(exhaustive(items, at + 1, layers, max));
+        layers.push(vec![at]);
+        best = best.min(exhaustive(parts, at + 1, layers, max));
         layers.pop();
     }
     best
@@ -365,10 +388,14 @@ fn is_close_to_the_best_of_all_partitions() {
                     2 | 3 => 0.3,
                     _ => random.unit(),
                 };
-                item(&i.to_string(), size, chance)
+                let cause = (random.below(3) == 0).then(|| random.below(2).to_string());
+                Item {
+                    cause,
+                    ..item(&i.to_string(), size, chance)
+                }
             })
             .collect();
-        let best = exhaustive(&items, 0, &mut Vec::new(), max);
+        let best = exhaustive(&Parts::of(items.iter()), 0, &mut Vec::new(), max);
         let ratio = plan(&items, layers(max), None).expected_bytes() / best;
         assert!(ratio > 1.0 - 1e-9, "cheaper than the best: {items:?}");
         worst = worst.max(ratio);

@@ -1,0 +1,183 @@
+//! The plan without memory: items of one cause as a whole first, then split where that pays.
+//!
+//! What a source's update leaves alone (`spared`) is known far worse than how often it comes. So
+//! the parts of a source share a layer with each other or, all together, with others, but a part
+//! never lies beside another source's: an estimate that is wrong costs the bytes of its own source,
+//! and spoils nobody else's layer.
+
+use super::layers::Layers;
+use super::refine::refine;
+use super::runs::{self, Cuts};
+use super::{Part, Parts};
+
+/// A source is split into at most so many layers.
+const MAX_SPLIT: usize = 24;
+
+/// Distributes `parts` over at most `max_layers` layers.
+pub(super) fn fresh(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
+    let wholes = Wholes::of(parts);
+    if wholes.members.is_empty() {
+        return Vec::new();
+    }
+    let cuts = Cuts::of(&wholes.parts, max_layers);
+    let unsplit = wholes.planned(&cuts, max_layers, 0);
+    let steps = wholes.steps(parts, max_layers);
+    let mut reserved = best_reserve(&cuts, &steps, max_layers);
+    let mut best = (Layers::new(parts, unsplit.clone()).total_cost(), unsplit);
+    // Only a source that has a layer of its own can be split, which the plan decides only then: what it leaves of
+    // the reserve goes back.
+    while reserved > 0 {
+        let mut groups = wholes.planned(&cuts, max_layers, reserved);
+        let used = wholes.split(&mut groups, &steps, reserved);
+        let cost = Layers::new(parts, groups.clone()).total_cost();
+        if cost < best.0 {
+            best = (cost, groups);
+        }
+        reserved = if used < reserved { used } else { 0 };
+    }
+    best.1
+}
+
+/// Layers to keep for splitting, so that both together cost least.
+fn best_reserve(cuts: &Cuts, steps: &[Step], max_layers: usize) -> usize {
+    let mut best = (f64::INFINITY, 0);
+    let mut reserved = 0;
+    let mut saved = 0.0;
+    let mut next = steps.iter();
+    while reserved < max_layers {
+        let cost = cuts.cheapest(max_layers - reserved).0 - saved;
+        if cost < best.0 {
+            best = (cost, reserved);
+        }
+        let Some(step) = next.next() else { break };
+        reserved += step.layers;
+        saved += step.saved;
+    }
+    best.1
+}
+
+/// Parts joined to what changes together.
+struct Wholes {
+    /// The positions of each whole's parts, ascending.
+    members: Vec<Vec<usize>>,
+    /// The wholes, in the order that `runs` cuts. They share no causes.
+    parts: Parts,
+}
+
+/// One more split of a whole.
+struct Step {
+    /// The whole's position.
+    whole: usize,
+    /// How many layers more than the step before it.
+    layers: usize,
+    /// What that saves, in bytes.
+    saved: f64,
+    /// The layers after it, as positions of parts.
+    groups: Vec<Vec<usize>>,
+}
+
+impl Wholes {
+    fn of(parts: &Parts) -> Self {
+        let mut members: Vec<Vec<usize>> = Vec::new();
+        let mut of_cause: Vec<Option<usize>> = vec![None; parts.causes.len()];
+        for (at, part) in parts.list.iter().enumerate() {
+            let known = part.cause.and_then(|cause| of_cause[cause]);
+            match known {
+                Some(whole) => members[whole].push(at),
+                None => {
+                    if let Some(cause) = part.cause {
+                        of_cause[cause] = Some(members.len());
+                    }
+                    members.push(vec![at]);
+                }
+            }
+        }
+        let list = members.iter().map(|members| {
+            let size = members.iter().map(|&at| parts.list[at].size).sum();
+            Part::alone(size, parts.stay_of(members.iter().copied()))
+        });
+        let list: Vec<Part> = list.collect();
+        let order = runs::order(&list);
+        Self {
+            members: order.iter().map(|&at| members[at].clone()).collect(),
+            parts: Parts {
+                list: order.iter().map(|&at| list[at]).collect(),
+                causes: Vec::new(),
+            },
+        }
+    }
+
+    /// The plan of wholes that leaves `reserved` layers.
+    fn planned(&self, cuts: &Cuts, max_layers: usize, reserved: usize) -> Vec<Vec<usize>> {
+        let budget = max_layers - reserved;
+        let runs = cuts.cheapest(budget).1;
+        let groups = refine(&self.parts, cuts.runs(runs), budget);
+        let parts_of = |group: Vec<usize>| {
+            let parts = group.iter().flat_map(|&whole| self.members[whole].iter());
+            let mut parts: Vec<usize> = parts.copied().collect();
+            parts.sort_unstable();
+            parts
+        };
+        groups.into_iter().map(parts_of).collect()
+    }
+
+    /// How each whole would be split further and further, the best first: what saves most per layer.
+    fn steps(&self, parts: &Parts, max_layers: usize) -> Vec<Step> {
+        let mut steps: Vec<Step> = Vec::new();
+        for (whole, members) in self.members.iter().enumerate() {
+            if members.len() < 2 {
+                continue;
+            }
+            // Cold ones first. Their odds per byte would set large and small ones apart, which the cause, that all
+            // have in common, does not.
+            let mut order = members.clone();
+            order.sort_by(|&a, &b| parts.list[b].spared.total_cmp(&parts.list[a].spared));
+            let cuts = Cuts::of(&parts.reordered(&order), MAX_SPLIT.min(max_layers));
+            let mut from = 1;
+            loop {
+                let gain = |runs: usize| (cuts.cost(from) - cuts.cost(runs)) / (runs - from) as f64;
+                let further = from + 1..=cuts.most();
+                let best = further.max_by(|a, b| gain(*a).total_cmp(&gain(*b)).then(b.cmp(a)));
+                let Some(to) = best.filter(|to| gain(*to) > 0.0) else {
+                    break;
+                };
+                let groups = cuts.runs(to).into_iter();
+                let groups = groups.map(|run| {
+                    let mut group: Vec<usize> = run.into_iter().map(|at| order[at]).collect();
+                    group.sort_unstable();
+                    group
+                });
+                steps.push(Step {
+                    whole,
+                    layers: to - from,
+                    saved: cuts.cost(from) - cuts.cost(to),
+                    groups: groups.collect(),
+                });
+                from = to;
+            }
+        }
+        // Gains per layer fall within a whole, so that its steps stay in their order.
+        let rate = |step: &Step| step.saved / step.layers as f64;
+        steps.sort_by(|a, b| rate(b).total_cmp(&rate(a)));
+        steps
+    }
+
+    /// Splits the wholes that are alone in their layer, at most `reserved` layers more, and returns how many more
+    /// there are.
+    fn split(&self, groups: &mut Vec<Vec<usize>>, steps: &[Step], reserved: usize) -> usize {
+        let mut used = 0;
+        let mut best: Vec<Option<&Step>> = vec![None; self.members.len()];
+        for step in steps {
+            let is_alone = groups.contains(&self.members[step.whole]);
+            if is_alone && used + step.layers <= reserved {
+                used += step.layers;
+                best[step.whole] = Some(step);
+            }
+        }
+        for step in best.into_iter().flatten() {
+            groups.retain(|group| *group != self.members[step.whole]);
+            groups.extend(step.groups.iter().cloned());
+        }
+        used
+    }
+}
