@@ -139,13 +139,16 @@ fn every_rule_claims_what_it_names() {
         ("etc/ssl/certs/a.pem", "x"),
         ("etc/ld.so.cache", "x"),
         ("etc/hostname", "x"),
+        ("etc/nobody", "x"),
+        ("boot/vmlinuz-6.1-amd64", "x"),
         ("srv/big,file", "BIG"),
         ("opt/own", "component=a,b"),
         ("var/log/dpkg.log", "x"),
     ]);
     let owners = owners(&fixture);
     for (path, owner) in [
-        ("var/lib/dpkg/info/libfoo1.list", "state/packages"),
+        ("var/lib/dpkg/info/libfoo1.list", "foo"),
+        ("var/lib/dpkg/status", "state/packages"),
         ("var/log/dpkg.log", "state/packages"),
         ("usr/lib/libfoo.so.1.0", "foo"),
         ("usr/lib/libfoo.so.1", "foo"),
@@ -174,7 +177,9 @@ fn every_rule_claims_what_it_names() {
         ),
         ("etc/ssl/certs/a.pem", "ca-certificates"),
         ("etc/ld.so.cache", "generated/ld.so.cache"),
-        ("etc/hostname", "rest/files"),
+        ("etc/hostname", "state/machine"),
+        ("etc/nobody", "rest/files"),
+        ("boot/vmlinuz-6.1-amd64", "linux-signed-amd64"),
         ("srv/big,file", "big/srv/big%2Cfile"),
         ("opt/own", "user/a%2Cb"),
     ] {

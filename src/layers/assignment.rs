@@ -11,23 +11,43 @@ use crate::tree::{EntryId, Kind, Tree};
 /// Bytes of a tar header.
 const HEADER: u64 = 512;
 
-/// Where each entry is at home. Equal files are one object and hard links one file, in one layer
-/// only: they are at home with the first of them. Empty files, links and empty
+/// Equal files of different components are one file from this size on, in bytes. A smaller one is in the layer of each:
+/// a component must not change because a licence that it shares with another one is gone from there.
+const SHARED: u64 = 1 << 20;
+
+/// Where each entry is at home. Equal files of a component are one object and hard links one file,
+/// in one layer only: they are at home with the first of them. Empty files, links and empty
 /// directories stay with their own component; other directories come with what is in them.
 struct Homes<'a> {
     tree: &'a Tree,
     objects: &'a ContentObjects,
-    first: HashMap<Checksum, EntryId>,
+    ownership: &'a Ownership,
+    /// The first file of a content, among all or those of one component.
+    first: HashMap<(Checksum, Option<ComponentId>), EntryId>,
 }
 
 impl<'a> Homes<'a> {
-    fn new(tree: &'a Tree, objects: &'a ContentObjects) -> Self {
-        let first = objects.first_entries(tree);
-        Self {
+    fn new(tree: &'a Tree, objects: &'a ContentObjects, ownership: &'a Ownership) -> Self {
+        let mut homes = Self {
             tree,
             objects,
-            first,
+            ownership,
+            first: HashMap::new(),
+        };
+        for id in tree.ids() {
+            if let (Kind::Regular, 1..) = (tree.entry(id).kind, tree.entry(id).size) {
+                let key = homes.key(id);
+                homes.first.entry(key).or_insert(tree.inode(id));
+            }
         }
+        homes
+    }
+
+    /// What files have in common that are one file in the image. Hard links have it, whoever owns them.
+    fn key(&self, id: EntryId) -> (Checksum, Option<ComponentId>) {
+        let owner = self.ownership.owner(self.tree.inode(id));
+        let alone = self.tree.entry(id).size < SHARED;
+        (self.objects.checksum(id), alone.then_some(owner))
     }
 
     /// The entry whose owner decides about `id`; none for a directory with something in it.
@@ -35,7 +55,7 @@ impl<'a> Homes<'a> {
         let entry = self.tree.entry(id);
         match entry.kind {
             Kind::Directory => self.tree.children(id).is_empty().then_some(id),
-            Kind::Regular if entry.size > 0 => self.first.get(&self.objects.checksum(id)).copied(),
+            Kind::Regular if entry.size > 0 => self.first.get(&self.key(id)).copied(),
             Kind::Regular => Some(self.tree.inode(id)),
             Kind::Symlink => Some(id),
         }
@@ -45,7 +65,7 @@ impl<'a> Homes<'a> {
 /// What each component weighs in a layer, in bytes of tar: headers and padding counted, equal
 /// files once. What directories weigh on disk does not count: it differs between file systems.
 pub fn component_sizes(tree: &Tree, objects: &ContentObjects, ownership: &Ownership) -> Vec<u64> {
-    let homes = Homes::new(tree, objects);
+    let homes = Homes::new(tree, objects, ownership);
     let mut sizes = vec![0; ownership.components().len()];
     for id in tree.ids() {
         let Some(home) = homes.of(id) else { continue };
@@ -81,7 +101,7 @@ impl Assignment {
         for (at, layer) in plan.layers.iter().enumerate() {
             layer_of.extend(layer.items.iter().map(|item| (items[*item], at)));
         }
-        let homes = Homes::new(tree, objects);
+        let homes = Homes::new(tree, objects, ownership);
         let mut layers = vec![Vec::new(); plan.layers.len()];
         for id in tree.ids() {
             let layer = homes

@@ -13,8 +13,28 @@ use super::{Part, Parts};
 /// A source is split into at most so many layers.
 const MAX_SPLIT: usize = 24;
 
+/// In how many steps layers are set aside for splitting.
+const GRAINS: usize = 8;
+
+/// From so many layers on, what is sure to change has one of its own: a package database belongs with nothing that is
+/// to stay, however small that is.
+pub(super) const SETS_SURE_APART: usize = 8;
+
 /// Distributes `parts` over at most `max_layers` layers.
 pub(super) fn fresh(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
+    let is_sure = |at: &usize| parts.list[*at].stay == 0.0;
+    let (sure, others): (Vec<usize>, Vec<usize>) = (0..parts.list.len()).partition(is_sure);
+    if max_layers < SETS_SURE_APART || sure.is_empty() || others.is_empty() {
+        return best_of(parts, max_layers);
+    }
+    let of_others = best_of(&parts.reordered(&others), max_layers - 1);
+    let original = |group: Vec<usize>| group.into_iter().map(|at| others[at]).collect();
+    let mut groups: Vec<Vec<usize>> = of_others.into_iter().map(original).collect();
+    groups.push(sure);
+    groups
+}
+
+fn best_of(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
     let wholes = Wholes::of(parts);
     if wholes.members.is_empty() {
         return Vec::new();
@@ -38,20 +58,28 @@ pub(super) fn fresh(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
     best.1
 }
 
-/// Layers to keep for splitting, so that both together cost least.
+/// Layers to keep for splitting, so that both together cost least: of equal costs the fewest. A multiple of a
+/// [`GRAINS`]th of all, since one layer more for splits cuts everything else anew.
 fn best_reserve(cuts: &Cuts, steps: &[Step], max_layers: usize) -> usize {
+    let saved = |reserved: usize| {
+        let mut left = reserved;
+        let fits = |step: &&Step| {
+            let fits = step.layers <= left;
+            left -= if fits { step.layers } else { 0 };
+            fits
+        };
+        steps
+            .iter()
+            .filter(fits)
+            .map(|step| step.saved)
+            .sum::<f64>()
+    };
     let mut best = (f64::INFINITY, 0);
-    let mut reserved = 0;
-    let mut saved = 0.0;
-    let mut next = steps.iter();
-    while reserved < max_layers {
-        let cost = cuts.cheapest(max_layers - reserved).0 - saved;
+    for reserved in (0..max_layers).step_by(max_layers.div_ceil(GRAINS)) {
+        let cost = cuts.cheapest(max_layers - reserved).0 - saved(reserved);
         if cost < best.0 {
             best = (cost, reserved);
         }
-        let Some(step) = next.next() else { break };
-        reserved += step.layers;
-        saved += step.saved;
     }
     best.1
 }

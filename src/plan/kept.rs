@@ -111,7 +111,7 @@ impl<'a> KeptLayers<'a> {
     }
 
     /// The layer in which a part costs least, or the number of layers for a new one, and before it what that
-    /// costs beyond what the layer costs anyway.
+    /// costs beyond what the layer costs anyway. Where no layer suits the part and none may be added, any will do.
     fn cheapest(&self, at: usize, except: Option<usize>, max_layers: usize) -> (f64, usize) {
         let mut best = (f64::INFINITY, 0);
         if self.layers.len() < max_layers {
@@ -120,13 +120,13 @@ impl<'a> KeptLayers<'a> {
                 self.layers.len(),
             );
         }
-        for to in 0..self.layers.len() {
-            if !self.layers.suits(to, at) {
-                continue;
-            }
+        let others = || (0..self.layers.len()).filter(|to| Some(*to) != except);
+        let suits = |to: &usize| self.layers.suits(*to, at, max_layers);
+        let none = best.0.is_infinite() && !others().any(|to| suits(&to));
+        for to in others().filter(|to| none || suits(to)) {
             let more = self.layers.cost_with(to, NONE, Some(at)) - self.layers.cost(to);
             let cost = HORIZON * more + self.change(to);
-            if Some(to) != except && cost < best.0 {
+            if cost < best.0 {
                 best = (cost, to);
             }
         }

@@ -1,5 +1,6 @@
 //! Layers being changed: what each costs, and what it would cost with an item more or less.
 
+use super::fresh::SETS_SURE_APART;
 use super::{LAYER_COST, Part, Parts};
 
 /// A partition of parts.
@@ -60,7 +61,13 @@ impl<'a> Layers<'a> {
 
     /// Whether the part may join a layer: one of the parts of a cause only keeps others out, and they stay together
     /// as long as one of them has such a layer.
-    pub(super) fn suits(&self, index: usize, at: usize) -> bool {
+    /// What is sure to change keeps out what is not, and the other way round, where `max_layers` allows it.
+    pub(super) fn suits(&self, index: usize, at: usize, max_layers: usize) -> bool {
+        let is_sure = |at: usize| self.parts.list[at].stay == 0.0;
+        let all_sure = self.groups[index].iter().all(|&member| is_sure(member));
+        if max_layers >= SETS_SURE_APART && all_sure != is_sure(at) {
+            return false;
+        }
         let of_one = |index: usize| self.parts.only_cause(&self.groups[index]);
         let cause = self.parts.list[at].cause;
         match of_one(index) {
