@@ -3,7 +3,7 @@
 
 Shares no code with the program that it judges. Standard library only.
 
-  updates.py floors OLD NEW [PRUNED...]   JSON: what no client can do without, in bytes of tar
+  updates.py floors OLD NEW [PRUNED...]   what no client can do without, in bytes of tar
   updates.py fetched OLD.json NEW.json    share of NEW that a client of OLD fetches, of two `build --json`
 """
 
@@ -62,7 +62,7 @@ def differs(old_root, new_root, path, old, new):
 
 
 def packages(root):
-    """Installed packages: (name, architecture) -> (source, version, source and its version)."""
+    """Installed packages: (name, architecture) -> (source, version)."""
     found = {}
     with open(os.path.join(root, "var/lib/dpkg/status"), encoding="utf-8") as file:
         for stanza in file.read().split("\n\n"):
@@ -128,7 +128,7 @@ def floors(old_root, new_root, *pruned):
         "installed": len(new_packages),
         "changed packages": len(changed),
         "changed sources": sorted(sources),
-        "changed and unowned": dict(unowned.most_common(12)),
+        "changed and unowned": dict(unowned.most_common(6)),
     }
 
 
@@ -143,7 +143,12 @@ def fetched(old_file, new_file):
 
 if __name__ == "__main__":
     if sys.argv[1] == "floors":
-        print(json.dumps(floors(*sys.argv[2:]), indent=1))
+        found = floors(*sys.argv[2:])
+        share = {name: f"{100 * found[name] / found['total']:.2f} %" for name in ("files", "packages")}
+        print(f"{found['changed packages']} of {found['installed']} packages changed: {' '.join(found['changed sources'])}")
+        print(f"only what changed {share['files']}, whole packages {share['packages']} of {found['total'] / 1e6:.0f} MB")
+        for path, size in found["changed and unowned"].items():
+            print(f"  nobody's, changed: {size / 1e6:6.2f} MB {path}")
     else:
         bytes_fetched, bytes_in_all = fetched(*sys.argv[2:])
-        print(f"{100 * bytes_fetched / bytes_in_all:.2f} {bytes_fetched} {bytes_in_all}")
+        print(f"{bytes_fetched / 1e6:.1f} of {bytes_in_all / 1e6:.0f} MB {100 * bytes_fetched / bytes_in_all:6.2f} %")

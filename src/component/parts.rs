@@ -19,18 +19,40 @@ const LEAST_PART: u64 = 1 << 20;
 /// A source with less has no parts.
 const LEAST_SOURCE: u64 = 4 << 20;
 
-/// How likely an update of its source changes a file of data.
-const DATA_CHANGES: f64 = 0.01;
-/// The same for a plug-in.
-const PLUG_IN_CHANGES: f64 = 0.2;
+/// The odds that an update of its source changes a part, for each file of data in it.
+const DATA_ODDS: f64 = 0.015;
+/// The same for each plug-in.
+const PLUG_IN_ODDS: f64 = 0.25;
+
+/// What is in a part.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Counts {
+    data: u32,
+    plug_ins: u32,
+}
+
+impl Counts {
+    /// The chance that an update changes any of them. Odds that add up stay below certainty longer than chances that
+    /// multiply: files that an update is about lie together.
+    fn change(self) -> f64 {
+        let odds = DATA_ODDS * f64::from(self.data) + PLUG_IN_ODDS * f64::from(self.plug_ins);
+        odds / (1.0 + odds)
+    }
+}
+
+/// A file that an update of its source may spare.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Spared {
+    Data,
+    PlugIn,
+}
 
 /// The parts of all sources.
 #[derive(Default)]
 pub struct SourceParts {
     /// For each entry, the directory whose part it is in.
     of_entry: Vec<Option<EntryId>>,
-    /// For each part, the chance that an update of its source leaves it alone.
-    spared: HashMap<(u32, EntryId), f64>,
+    counts: HashMap<(u32, EntryId), Counts>,
 }
 
 impl SourceParts {
@@ -39,23 +61,27 @@ impl SourceParts {
         let large = large_sources(tree, sources);
         let candidates = tree.ids().filter_map(|id| {
             let source = sources[id.index()].filter(|source| large.contains(source))?;
-            Some((id, source, change(tree, id)?))
+            Some((id, source, spared(tree, id)?))
         });
-        let candidates: Vec<(EntryId, u32, f64)> = candidates.collect();
+        let candidates: Vec<(EntryId, u32, Spared)> = candidates.collect();
         let chosen = chosen(tree, &candidates);
 
         let mut parts = Self {
             of_entry: vec![None; tree.len()],
-            spared: HashMap::new(),
+            counts: HashMap::new(),
         };
-        for (id, source, change) in candidates {
+        for (id, source, spared) in candidates {
             let mut directory = tree.entry(id).parent;
             while directory != EntryId::ROOT && !chosen.contains(&(source, directory)) {
                 directory = tree.entry(directory).parent;
             }
             if directory != EntryId::ROOT {
                 parts.of_entry[id.index()] = Some(directory);
-                *parts.spared.entry((source, directory)).or_insert(1.0) *= 1.0 - change;
+                let counts = parts.counts.entry((source, directory)).or_default();
+                match spared {
+                    Spared::Data => counts.data += 1,
+                    Spared::PlugIn => counts.plug_ins += 1,
+                }
             }
         }
         parts
@@ -74,7 +100,9 @@ impl SourceParts {
 
     /// The chance that an update of a source changes its part `directory`.
     pub fn change(&self, source: u32, directory: EntryId) -> f64 {
-        1.0 - self.spared.get(&(source, directory)).unwrap_or(&0.0)
+        self.counts
+            .get(&(source, directory))
+            .map_or(1.0, |counts| counts.change())
     }
 }
 
@@ -92,7 +120,7 @@ fn large_sources(tree: &Tree, sources: &[Option<u32>]) -> HashSet<u32> {
 
 /// The directories that are parts: from the deepest up, those that have enough left when what is below them has been
 /// taken out.
-fn chosen(tree: &Tree, candidates: &[(EntryId, u32, f64)]) -> HashSet<(u32, EntryId)> {
+fn chosen(tree: &Tree, candidates: &[(EntryId, u32, Spared)]) -> HashSet<(u32, EntryId)> {
     let mut left: BTreeMap<(EntryId, u32), u64> = BTreeMap::new();
     let add = |left: &mut BTreeMap<_, u64>, directory, source, size: u64| {
         let sum = left.entry((directory, source)).or_default();
@@ -117,9 +145,9 @@ fn chosen(tree: &Tree, candidates: &[(EntryId, u32, f64)]) -> HashSet<(u32, Entr
     chosen
 }
 
-/// How likely an update of its source changes a file; `None` for one that changes with every update, as far as names and
+/// What kind of file that updates may spare `id` is; `None` for one that changes with every update, as far as names and
 /// modes tell.
-fn change(tree: &Tree, id: EntryId) -> Option<f64> {
+fn spared(tree: &Tree, id: EntryId) -> Option<Spared> {
     let entry = tree.entry(id);
     if entry.kind != Kind::Regular {
         return None;
@@ -128,7 +156,7 @@ fn change(tree: &Tree, id: EntryId) -> Option<f64> {
     let path = tree.path(id);
     let path = path.as_str();
     if name.ends_with(".so") && !is_library_path(path) {
-        return Some(PLUG_IN_CHANGES);
+        return Some(Spared::PlugIn);
     }
     let is_program = entry.permissions() & 0o111 != 0;
     let is_binary = [".so", ".a", ".o", ".pyc", ".ko"]
@@ -139,7 +167,7 @@ fn change(tree: &Tree, id: EntryId) -> Option<f64> {
         || path.starts_with("boot/");
     let is_told_of = path.starts_with("usr/share/man/")
         || path.starts_with("usr/share/doc/") && name.to_ascii_lowercase().contains("changelog");
-    (!is_program && !is_binary && !is_told_of).then_some(DATA_CHANGES)
+    (!is_program && !is_binary && !is_told_of).then_some(Spared::Data)
 }
 
 /// Whether a file lies where the dynamic linker looks: `/usr/lib` or `/usr/lib/TRIPLET`, or the same in `/lib`.
