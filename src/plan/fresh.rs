@@ -5,6 +5,8 @@
 //! never lies beside another source's: an estimate that is wrong costs the bytes of its own source,
 //! and spoils nobody else's layer.
 
+use std::collections::HashSet;
+
 use super::layers::Layers;
 use super::refine::refine;
 use super::runs::{self, Cuts};
@@ -16,15 +18,24 @@ const MAX_SPLIT: usize = 24;
 /// In how many steps layers are set aside for splitting.
 const GRAINS: usize = 8;
 
-/// From so many layers on, what is sure to change has one of its own: a package database belongs with nothing that is
-/// to stay, however small that is.
-pub(super) const SETS_SURE_APART: usize = 8;
+/// With so many layers or more there is one for what is sure to change: a package database belongs with nothing that is
+/// to stay, however small that is. With fewer, parts of a source go wherever they cost least.
+pub(super) const FEW_LAYERS: usize = 8;
 
 /// Distributes `parts` over at most `max_layers` layers.
 pub(super) fn fresh(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
     let is_sure = |at: &usize| parts.list[*at].stay == 0.0;
     let (sure, others): (Vec<usize>, Vec<usize>) = (0..parts.list.len()).partition(is_sure);
-    if max_layers < SETS_SURE_APART || sure.is_empty() || others.is_empty() {
+    if max_layers < FEW_LAYERS {
+        let (whole, loose) = (best_of(parts, max_layers), loose(parts, max_layers));
+        let cost = |groups: &Vec<Vec<usize>>| Layers::new(parts, groups.clone()).total_cost();
+        return if cost(&loose) < cost(&whole) {
+            loose
+        } else {
+            whole
+        };
+    }
+    if sure.is_empty() || others.is_empty() {
         return best_of(parts, max_layers);
     }
     let of_others = best_of(&parts.reordered(&others), max_layers - 1);
@@ -34,6 +45,25 @@ pub(super) fn fresh(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
     groups
 }
 
+/// The plan of parts that are not held together.
+fn loose(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
+    if parts.list.is_empty() {
+        return Vec::new();
+    }
+    let order = runs::order(&parts.list);
+    let ordered = parts.reordered(&order);
+    let cuts = Cuts::of(&ordered, max_layers);
+    let runs = cuts.runs(cuts.cheapest(max_layers).1);
+    let groups = refine(&ordered, runs, max_layers).into_iter();
+    let original = groups.map(|group| {
+        let mut group: Vec<usize> = group.into_iter().map(|at| order[at]).collect();
+        group.sort_unstable();
+        group
+    });
+    original.collect()
+}
+
+/// The plan of wholes, split where that pays.
 fn best_of(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
     let wholes = Wholes::of(parts);
     if wholes.members.is_empty() {
@@ -62,17 +92,8 @@ fn best_of(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
 /// [`GRAINS`]th of all, since one layer more for splits cuts everything else anew.
 fn best_reserve(cuts: &Cuts, steps: &[Step], max_layers: usize) -> usize {
     let saved = |reserved: usize| {
-        let mut left = reserved;
-        let fits = |step: &&Step| {
-            let fits = step.layers <= left;
-            left -= if fits { step.layers } else { 0 };
-            fits
-        };
-        steps
-            .iter()
-            .filter(fits)
-            .map(|step| step.saved)
-            .sum::<f64>()
+        let taken = fitting(steps, reserved, |_| true);
+        taken.map(|step| step.saved).sum::<f64>()
     };
     let mut best = (f64::INFINITY, 0);
     for reserved in (0..max_layers).step_by(max_layers.div_ceil(GRAINS)) {
@@ -82,6 +103,24 @@ fn best_reserve(cuts: &Cuts, steps: &[Step], max_layers: usize) -> usize {
         }
     }
     best.1
+}
+
+/// The steps that fit into so many layers, in their order: of a whole that `may` be split, each only after those before
+/// it.
+fn fitting<'a>(
+    steps: &'a [Step],
+    mut layers: usize,
+    may: impl Fn(usize) -> bool,
+) -> impl Iterator<Item = &'a Step> {
+    let mut stopped: HashSet<usize> = HashSet::new();
+    steps.iter().filter(move |step| {
+        if stopped.contains(&step.whole) || step.layers > layers || !may(step.whole) {
+            stopped.insert(step.whole);
+            return false;
+        }
+        layers -= step.layers;
+        true
+    })
 }
 
 /// Parts joined to what changes together.
@@ -193,14 +232,12 @@ impl Wholes {
     /// Splits the wholes that are alone in their layer, at most `reserved` layers more, and returns how many more
     /// there are.
     fn split(&self, groups: &mut Vec<Vec<usize>>, steps: &[Step], reserved: usize) -> usize {
-        let mut used = 0;
+        let is_alone = |whole: usize| groups.contains(&self.members[whole]);
         let mut best: Vec<Option<&Step>> = vec![None; self.members.len()];
-        for step in steps {
-            let is_alone = groups.contains(&self.members[step.whole]);
-            if is_alone && used + step.layers <= reserved {
-                used += step.layers;
-                best[step.whole] = Some(step);
-            }
+        let mut used = 0;
+        for step in fitting(steps, reserved, is_alone) {
+            used += step.layers;
+            best[step.whole] = Some(step);
         }
         for step in best.into_iter().flatten() {
             groups.retain(|group| *group != self.members[step.whole]);

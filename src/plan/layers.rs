@@ -1,6 +1,6 @@
 //! Layers being changed: what each costs, and what it would cost with an item more or less.
 
-use super::fresh::SETS_SURE_APART;
+use super::fresh::FEW_LAYERS;
 use super::{LAYER_COST, Part, Parts};
 
 /// A partition of parts.
@@ -65,7 +65,7 @@ impl<'a> Layers<'a> {
     pub(super) fn suits(&self, index: usize, at: usize, max_layers: usize) -> bool {
         let is_sure = |at: usize| self.parts.list[at].stay == 0.0;
         let all_sure = self.groups[index].iter().all(|&member| is_sure(member));
-        if max_layers >= SETS_SURE_APART && all_sure != is_sure(at) {
+        if max_layers >= FEW_LAYERS && all_sure != is_sure(at) {
             return false;
         }
         let of_one = |index: usize| self.parts.only_cause(&self.groups[index]);
