@@ -13,7 +13,7 @@ use crate::tree::{EntryId, Kind, Tree};
 const BIG_FILE: u64 = 4 << 20;
 
 /// What a package run writes whatever it installs: never beside content that is stable.
-const STATE: [&str; 13] = [
+const STATE: [&str; 12] = [
     "etc/.pwd.lock",
     "usr/lib/sysimage/dpkg",
     "var/cache/apt",
@@ -26,11 +26,11 @@ const STATE: [&str; 13] = [
     "var/lib/systemd/deb-systemd-helper-enabled",
     "var/lib/systemd/deb-systemd-user-helper-enabled",
     "var/lib/ucf",
-    "var/log",
 ];
 
-/// What tells one machine, or one build, from another; and the keys of its ssh server.
-const MACHINE: [&str; 7] = [
+/// What tells one machine, or one build, from another, besides the keys of its ssh server. Apart from the package
+/// database, which an image that is built again of the same packages has unchanged.
+const MACHINE: [&str; 8] = [
     "etc/hostname",
     "etc/hosts",
     "etc/machine-id",
@@ -38,6 +38,7 @@ const MACHINE: [&str; 7] = [
     "var/lib/dbus/machine-id",
     "var/lib/systemd/credential.secret",
     "var/lib/systemd/random-seed",
+    "var/log",
 ];
 
 /// Caches made from what is installed, by the component that they make up.

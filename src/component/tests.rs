@@ -144,11 +144,14 @@ fn every_rule_claims_what_it_names() {
         ("srv/big,file", "BIG"),
         ("opt/own", "component=a,b"),
         ("var/log/dpkg.log", "x"),
+        ("var/cache/debconf/config.dat", "x"),
     ]);
     let owners = owners(&fixture);
     for (path, owner) in [
         ("var/lib/dpkg/info/libfoo1.list", "foo"),
         ("var/lib/dpkg/status", "state/packages"),
+        ("var/cache/debconf/config.dat", "state/packages"),
+        ("var/log/dpkg.log", "state/machine"),
         ("var/log/dpkg.log", "state/packages"),
         ("usr/lib/libfoo.so.1.0", "foo"),
         ("usr/lib/libfoo.so.1", "foo"),

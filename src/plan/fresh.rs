@@ -22,6 +22,9 @@ const GRAINS: usize = 8;
 /// to stay, however small that is. With fewer, parts of a source go wherever they cost least.
 pub(super) const FEW_LAYERS: usize = 8;
 
+/// What is sure to change has a layer each as long as that is no more than one of so many.
+const SURE_SHARE: usize = 16;
+
 /// Distributes `parts` over at most `max_layers` layers.
 pub(super) fn fresh(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
     let is_sure = |at: &usize| parts.list[*at].stay == 0.0;
@@ -38,11 +41,15 @@ pub(super) fn fresh(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
     if sure.is_empty() || others.is_empty() {
         return best_of(parts, max_layers);
     }
-    let of_others = best_of(&parts.reordered(&others), max_layers - 1);
+    // One of them may have stayed after all, when an image is built again of the same packages.
+    let of_sure: Vec<Vec<usize>> = match sure.len() * SURE_SHARE <= max_layers {
+        true => sure.into_iter().map(|at| vec![at]).collect(),
+        false => vec![sure],
+    };
+    let of_others = best_of(&parts.reordered(&others), max_layers - of_sure.len());
     let original = |group: Vec<usize>| group.into_iter().map(|at| others[at]).collect();
-    let mut groups: Vec<Vec<usize>> = of_others.into_iter().map(original).collect();
-    groups.push(sure);
-    groups
+    let groups = of_others.into_iter().map(original);
+    groups.chain(of_sure).collect()
 }
 
 /// The plan of parts that are not held together.

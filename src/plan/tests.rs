@@ -485,13 +485,11 @@ fn parts_of_different_sources_do_not_share_a_layer() {
 fn what_is_sure_to_change_is_with_nothing_else() {
     let items = packages(400, 4);
     let found = plan(&items, layers(64), None);
-    let sure = found
-        .layers
-        .iter()
-        .filter(|layer| layer.items.iter().any(|&i| items[i].chance == 1.0));
-    let sure: Vec<_> = sure.collect();
-    assert_eq!(sure.len(), 1);
-    assert!(sure[0].items.iter().all(|&i| items[i].chance == 1.0));
+    let is_sure = |&i: &usize| items[i].chance == 1.0;
+    let with_sure = |layer: &&PlannedLayer| layer.items.iter().any(is_sure);
+    let sure: Vec<&PlannedLayer> = found.layers.iter().filter(with_sure).collect();
+    assert_eq!(sure.len(), 3);
+    assert!(sure.iter().all(|layer| layer.items.iter().all(is_sure)));
 }
 
 /// How many items of both plans would have to change layers, for the best naming of layers
