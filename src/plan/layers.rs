@@ -11,8 +11,7 @@ pub(super) struct Layers<'a> {
     sums: Vec<Sum>,
     /// For each part, its layer.
     home: Vec<usize>,
-    /// For each part, the chance that nothing else in its layer changes. Not a quotient: that would
-    /// not exist for chance 1, nor for layers that are as good as sure to change.
+    /// For each part, the chance that nothing else in its layer changes.
     others_stay: Vec<f64>,
 }
 
@@ -21,8 +20,12 @@ pub(super) struct Layers<'a> {
 struct Sum {
     size: f64,
     stay: f64,
-    /// The causes that several parts have and one of this layer has.
+    /// The causes that several parts have and one of this layer has, ascending.
     causes: Vec<usize>,
+    /// The cause that all its members have.
+    only_cause: Option<usize>,
+    /// Whether all its members are sure to change.
+    sure: bool,
 }
 
 /// Nobody, where a part is left out or put in.
@@ -63,16 +66,16 @@ impl<'a> Layers<'a> {
     /// as long as one of them has such a layer.
     /// What is sure to change keeps out what is not, and the other way round, where `max_layers` allows it.
     pub(super) fn suits(&self, index: usize, at: usize, max_layers: usize) -> bool {
-        let is_sure = |at: usize| self.parts.list[at].stay == 0.0;
-        let all_sure = self.groups[index].iter().all(|&member| is_sure(member));
-        if max_layers >= FEW_LAYERS && all_sure != is_sure(at) {
+        let part = &self.parts.list[at];
+        let sum = &self.sums[index];
+        if max_layers >= FEW_LAYERS && sum.sure != (part.stay == 0.0) {
             return false;
         }
-        let of_one = |index: usize| self.parts.only_cause(&self.groups[index]);
-        let cause = self.parts.list[at].cause;
-        match of_one(index) {
-            Some(_) => of_one(index) == cause,
-            None => cause.is_none() || (0..self.len()).all(|other| of_one(other) != cause),
+        match sum.only_cause {
+            Some(_) => sum.only_cause == part.cause,
+            None => {
+                part.cause.is_none() || self.sums.iter().all(|sum| sum.only_cause != part.cause)
+            }
         }
     }
 
@@ -111,7 +114,7 @@ impl<'a> Layers<'a> {
         let Some(at) = enters else { return base };
         let part = self.parts.list[at];
         match part.cause {
-            Some(cause) if self.sums[index].causes.contains(&cause) => {
+            Some(cause) if self.sums[index].causes.binary_search(&cause).is_ok() => {
                 let others = self.groups[index].iter().copied();
                 let others = others.filter(|member| Some(*member) != leaves);
                 self.parts.stay_of(others.chain([at]))
@@ -123,7 +126,8 @@ impl<'a> Layers<'a> {
     /// What one layer of `one` and `other` costs more than both apart.
     pub(super) fn merge_cost(&self, one: usize, other: usize) -> f64 {
         let (a, b) = (&self.sums[one], &self.sums[other]);
-        let stay = if a.causes.iter().any(|cause| b.causes.contains(cause)) {
+        let common = |cause: &usize| b.causes.binary_search(cause).is_ok();
+        let stay = if a.causes.iter().any(common) {
             let members = self.groups[one].iter().chain(&self.groups[other]);
             self.parts.stay_of(members.copied())
         } else {
@@ -135,36 +139,49 @@ impl<'a> Layers<'a> {
 
     /// Makes `group` the layer at `index` and brings all that depends on it up to date.
     fn set(&mut self, index: usize, group: Vec<usize>) {
-        let mut causes: Vec<usize> = Vec::new();
+        let list = &self.parts.list;
         for &at in &group {
             self.home[at] = index;
-            if let Some(cause) = self.parts.list[at].cause {
-                if !causes.contains(&cause) {
-                    causes.push(cause);
-                }
+        }
+        let size = group.iter().map(|&at| list[at].size).sum();
+        let sure = group.iter().all(|&at| list[at].stay == 0.0);
+        let only_cause = self.parts.only_cause(&group);
+
+        // The members by cause, those without one first, each alone.
+        let mut members: Vec<usize> = group.clone();
+        members.sort_by_key(|&at| list[at].cause);
+        let together = |a: &usize, b: &usize| {
+            let cause = list[*a].cause;
+            cause.is_some() && cause == list[*b].cause
+        };
+        let of_cause: Vec<&[usize]> = members.chunk_by(together).collect();
+        let stays: Vec<f64> = of_cause
+            .iter()
+            .map(|members| self.parts.stay_of(members.iter().copied()))
+            .collect();
+        for (members, outside) in of_cause.iter().zip(products_of_others(&stays)) {
+            let [first, _, ..] = members else {
+                self.others_stay[members[0]] = outside;
+                continue;
+            };
+            let chance = list[*first]
+                .cause
+                .map_or(0.0, |cause| self.parts.causes[cause]);
+            let spared: Vec<f64> = members.iter().map(|&at| list[at].spared).collect();
+            for (&at, others) in members.iter().zip(products_of_others(&spared)) {
+                self.others_stay[at] = outside * (1.0 - chance * (1.0 - others));
             }
         }
-        let size = group.iter().map(|&at| self.parts.list[at].size).sum();
-        let stay = self.parts.stay_of(group.iter().copied());
-        // Prefixes and suffixes make the product of all others, for parts with a cause of their own.
-        let shared = |at: &usize| self.parts.list[*at].cause.is_some();
-        let of_shared = self.parts.stay_of(group.iter().copied().filter(shared));
-        let mut before = of_shared;
-        for &at in group.iter().filter(|at| !shared(at)) {
-            self.others_stay[at] = before;
-            before *= self.parts.list[at].stay;
-        }
-        let mut after = 1.0;
-        for &at in group.iter().rev() {
-            if shared(&at) {
-                let others = group.iter().copied().filter(|&other| other != at);
-                self.others_stay[at] = self.parts.stay_of(others);
-            } else {
-                self.others_stay[at] *= after;
-                after *= self.parts.list[at].stay;
-            }
-        }
-        self.sums[index] = Sum { size, stay, causes };
+
+        let mut causes: Vec<usize> = members.iter().filter_map(|&at| list[at].cause).collect();
+        causes.dedup();
+        self.sums[index] = Sum {
+            size,
+            stay: stays.iter().product(),
+            causes,
+            only_cause,
+            sure,
+        };
         self.groups[index] = group;
     }
 
@@ -223,6 +240,22 @@ impl<'a> Layers<'a> {
             }
         }
     }
+}
+
+/// For each factor the product of all others. No quotients, which zeros have not.
+fn products_of_others(factors: &[f64]) -> Vec<f64> {
+    let mut products = Vec::with_capacity(factors.len());
+    let mut before = 1.0;
+    for factor in factors {
+        products.push(before);
+        before *= factor;
+    }
+    let mut after = 1.0;
+    for (product, factor) in products.iter_mut().zip(factors).rev() {
+        *product *= after;
+        after *= factor;
+    }
+    products
 }
 
 impl Part {

@@ -20,10 +20,12 @@
 //! Everything here is a function of its arguments, and of nothing but additions, multiplications,
 //! divisions and comparisons of `f64` in a fixed order: any machine gives the same plan.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 
 mod fresh;
+#[cfg(test)]
+mod history;
 mod kept;
 mod layers;
 mod refine;
@@ -279,15 +281,12 @@ impl Parts {
     /// The chance that nothing changes in a layer of `members`.
     fn stay_of(&self, members: impl Iterator<Item = usize>) -> f64 {
         let mut stay = 1.0;
-        // By cause, the chance that all its members are spared. Few layers have several.
-        let mut spared: Vec<(usize, f64)> = Vec::new();
+        // By cause, the chance that all its members are spared.
+        let mut spared: BTreeMap<usize, f64> = BTreeMap::new();
         for part in members.map(|at| self.list[at]) {
             match part.cause {
                 None => stay *= part.stay,
-                Some(cause) => match spared.iter_mut().find(|(known, _)| *known == cause) {
-                    Some((_, all)) => *all *= part.spared,
-                    None => spared.push((cause, part.spared)),
-                },
+                Some(cause) => *spared.entry(cause).or_insert(1.0) *= part.spared,
             }
         }
         let of_cause = |(cause, all): (usize, f64)| 1.0 - self.causes[cause] * (1.0 - all);
