@@ -90,7 +90,6 @@ fn owners_are_those_that_dpkg_names() {
             .filter(|id| component(*id) == "rest/files")
             .map(size)
             .sum();
-        println!("{rootfs}: {compared} paths as dpkg says, {rest} of {all} bytes are nobody's");
         assert!(
             rest * 100 <= all,
             "{rest} of {all} bytes of {rootfs} are nobody's"

@@ -13,11 +13,10 @@ use crate::tree::{EntryId, Kind, Tree};
 const BIG_FILE: u64 = 4 << 20;
 
 /// What a package run writes whatever it installs: never beside content that is stable.
-const STATE: [&str; 12] = [
+const STATE: [&str; 11] = [
     "etc/.pwd.lock",
     "usr/lib/sysimage/dpkg",
     "var/cache/apt",
-    "var/cache/debconf",
     "var/cache/ldconfig",
     "var/cache/man",
     "var/lib/apt",
@@ -27,6 +26,9 @@ const STATE: [&str; 12] = [
     "var/lib/systemd/deb-systemd-user-helper-enabled",
     "var/lib/ucf",
 ];
+
+/// Larger than all other state, and unchanged where no package with questions is.
+const DEBCONF: &str = "var/cache/debconf";
 
 /// What tells one machine, or one build, from another, besides the keys of its ssh server. Apart from the package
 /// database, which an image that is built again of the same packages has unchanged.
@@ -115,6 +117,9 @@ impl<'a> View<'a> {
     }
 
     fn state(&self, path: &Utf8Path) -> Option<Claim> {
+        if path.starts_with(DEBCONF) {
+            return Some(own("state/debconf", STATE_CHANCE));
+        }
         let mut known = STATE.iter().copied().chain(self.admin_dir);
         if known.any(|state| path.starts_with(state)) {
             return Some(own("state/packages", STATE_CHANCE));

@@ -150,7 +150,7 @@ fn every_rule_claims_what_it_names() {
     for (path, owner) in [
         ("var/lib/dpkg/info/libfoo1.list", "foo"),
         ("var/lib/dpkg/status", "state/packages"),
-        ("var/cache/debconf/config.dat", "state/packages"),
+        ("var/cache/debconf/config.dat", "state/debconf"),
         ("var/log/dpkg.log", "state/machine"),
         ("var/log/dpkg.log", "state/packages"),
         ("usr/lib/libfoo.so.1.0", "foo"),

@@ -95,6 +95,9 @@ fn best_of(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
     best.1
 }
 
+/// A split that saves this share of all for each of its layers is made at any rate, as that of an initramfs from its kernel.
+const PLAIN: f64 = 0.02;
+
 /// Layers to keep for splitting, so that both together cost least: of equal costs the fewest. A multiple of a
 /// [`GRAINS`]th of all, since one layer more for splits cuts everything else anew.
 fn best_reserve(cuts: &Cuts, steps: &[Step], max_layers: usize) -> usize {
@@ -102,8 +105,14 @@ fn best_reserve(cuts: &Cuts, steps: &[Step], max_layers: usize) -> usize {
         let taken = fitting(steps, reserved, |_| true);
         taken.map(|step| step.saved).sum::<f64>()
     };
+    let all = cuts.cheapest(max_layers).0;
+    let plain = steps
+        .iter()
+        .take_while(|step| step.saved > all * PLAIN * step.layers as f64);
+    let first = plain.map(|step| step.layers).sum::<usize>() % max_layers;
+    let grain = max_layers.div_ceil(GRAINS);
     let mut best = (f64::INFINITY, 0);
-    for reserved in (0..max_layers).step_by(max_layers.div_ceil(GRAINS)) {
+    for reserved in [0].into_iter().chain((first..max_layers).step_by(grain)) {
         let cost = cuts.cheapest(max_layers - reserved).0 - saved(reserved);
         if cost < best.0 {
             best = (cost, reserved);
@@ -114,11 +123,11 @@ fn best_reserve(cuts: &Cuts, steps: &[Step], max_layers: usize) -> usize {
 
 /// The steps that fit into so many layers, in their order: of a whole that `may` be split, each only after those before
 /// it.
-fn fitting<'a>(
-    steps: &'a [Step],
+fn fitting(
+    steps: &[Step],
     mut layers: usize,
     may: impl Fn(usize) -> bool,
-) -> impl Iterator<Item = &'a Step> {
+) -> impl Iterator<Item = &Step> {
     let mut stopped: HashSet<usize> = HashSet::new();
     steps.iter().filter(move |step| {
         if stopped.contains(&step.whole) || step.layers > layers || !may(step.whole) {

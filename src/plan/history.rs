@@ -136,11 +136,6 @@ fn a_year_of_updates_costs_little_more_than_the_best_plans() {
             known = contents;
         }
     }
-    println!(
-        "forgetful {:.3}, kept {:.3} times fresh",
-        forgetful / fresh,
-        kept / fresh
-    );
     assert!(kept <= 1.2 * fresh, "{} times a fresh plan", kept / fresh);
     assert!(
         forgetful <= 1.5 * fresh,

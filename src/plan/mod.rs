@@ -12,10 +12,19 @@
 //! where items that share a cause (the parts of one source, a kernel and its initramfs) are one
 //! factor: `1 - C * (1 - product of (1 - chance / C))`, with the chance `C` that the cause occurs.
 //!
-//! [`plan`] takes two steps. `runs` finds the best plan among those that cut one particular order
+//! [`plan`] takes three steps. `runs` finds the best plan among those that cut one particular order
 //! of the items into runs, and `refine` moves and swaps items out of that order where it pays well.
 //! The order, odds to change per byte, is not arbitrary: with everything else in place, that one
-//! number decides which of two layers an item is cheaper in.
+//! number decides which of two layers an item is cheaper in. Items of one cause are one item in
+//! this; `fresh` then splits those that have a layer of their own, into the layers that it has set
+//! aside for that.
+//!
+//! How good that is: cutting is exact for its order, and so is splitting. Against all partitions of
+//! small cases plans are optimal in 98 %, at worst 1.04 times the optimum. What remains is bent by
+//! intent to what numbers do not say: an exchange has to pay well, layers for splits are set aside
+//! in eighths, and parts of different sources are kept apart, since a plan that depends on
+//! everything changes with everything (`history` plays a year of updates). `kept` is the plan that
+//! follows an earlier one.
 //!
 //! Everything here is a function of its arguments, and of nothing but additions, multiplications,
 //! divisions and comparisons of `f64` in a fixed order: any machine gives the same plan.
@@ -95,10 +104,8 @@ impl Plan {
 /// Fewer layers than allowed are used where one more would not pay. The order of `items` does not
 /// matter.
 ///
-/// One item more, less or of another size moves few others. A slight change of all chances moves
-/// more: of 400 packages in 64 layers 31 when each chance changes by up to 1 %, or 12 when chances
-/// are rounded to 1, 1.5, 2, 3, 4, 6... times a constant, which costs next to nothing. Estimates
-/// that differ from build to build are better rounded so.
+/// One item more, less or of another size moves few others. A change of chances moves more, so
+/// that estimates should not follow every update.
 ///
 /// `previous` is the plan of the image that clients have, as the names of each layer's items. Items
 /// stay in their layer; names that are gone are forgotten, of a name in several layers the first
