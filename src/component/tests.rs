@@ -152,7 +152,6 @@ fn every_rule_claims_what_it_names() {
         ("var/lib/dpkg/status", "state/packages"),
         ("var/cache/debconf/config.dat", "state/debconf"),
         ("var/log/dpkg.log", "state/machine"),
-        ("var/log/dpkg.log", "state/packages"),
         ("usr/lib/libfoo.so.1.0", "foo"),
         ("usr/lib/libfoo.so.1", "foo"),
         ("usr/bin/vi", "foo"),
@@ -185,6 +184,41 @@ fn every_rule_claims_what_it_names() {
         ("boot/vmlinuz-6.1-amd64", "linux-signed-amd64"),
         ("srv/big,file", "big/srv/big%2Cfile"),
         ("opt/own", "user/a%2Cb"),
+    ] {
+        assert_eq!(owners[path], owner, "{path}");
+    }
+}
+
+#[test]
+fn a_large_source_has_parts_where_updates_spare_it() {
+    let fixture = fixture(&[
+        ("var/lib/dpkg/status", STATUS),
+        (
+            "var/lib/dpkg/info/libfoo1.list",
+            "/usr/share/foo/data/a\n/usr/share/foo/data/deep/b\n/usr/share/foo/small\n/usr/lib/libfoo.so.1\n\
+             /usr/share/doc/foo/changelog.gz\n/usr/share/foo/data/link\n",
+        ),
+        (
+            "var/lib/dpkg/info/python3-bar.list",
+            "/usr/share/foo/data/other\n",
+        ),
+        ("usr/share/foo/data/a", "BIG"),
+        ("usr/share/foo/data/deep/b", "x"),
+        ("usr/share/foo/data/link", "-> a"),
+        ("usr/share/foo/data/other", "x"),
+        ("usr/share/foo/small", "x"),
+        ("usr/lib/libfoo.so.1", "BIG"),
+        ("usr/share/doc/foo/changelog.gz", "BIG"),
+    ]);
+    let owners = owners(&fixture);
+    for (path, owner) in [
+        ("usr/share/foo/data/a", "foo:usr/share/foo/data"),
+        ("usr/share/foo/data/deep/b", "foo:usr/share/foo/data"),
+        ("usr/share/foo/data/link", "foo"),
+        ("usr/share/foo/data/other", "python3-bar"),
+        ("usr/share/foo/small", "foo"),
+        ("usr/lib/libfoo.so.1", "foo"),
+        ("usr/share/doc/foo/changelog.gz", "foo"),
     ] {
         assert_eq!(owners[path], owner, "{path}");
     }

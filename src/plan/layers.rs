@@ -62,20 +62,19 @@ impl<'a> Layers<'a> {
         self.sums[index].stay
     }
 
-    /// Whether the part may join a layer: one of the parts of a cause only keeps others out, and they stay together
-    /// as long as one of them has such a layer.
-    /// What is sure to change keeps out what is not, and the other way round, where `max_layers` allows it.
+    /// Whether the part may join a layer: where the others of its cause are, if any are, and else where no cause has a
+    /// layer to itself. What is sure to change keeps out what is not, and the other way round, where `max_layers`
+    /// allows it.
     pub(super) fn suits(&self, index: usize, at: usize, max_layers: usize) -> bool {
         let part = &self.parts.list[at];
         let sum = &self.sums[index];
         if max_layers >= FEW_LAYERS && sum.sure != (part.stay == 0.0) {
             return false;
         }
-        match sum.only_cause {
-            Some(_) => sum.only_cause == part.cause,
-            None => {
-                part.cause.is_none() || self.sums.iter().all(|sum| sum.only_cause != part.cause)
-            }
+        let has = |sum: &Sum, cause| sum.causes.binary_search(&cause).is_ok();
+        match part.cause {
+            Some(cause) if self.sums.iter().any(|sum| has(sum, cause)) => has(sum, cause),
+            _ => sum.only_cause.is_none(),
         }
     }
 

@@ -474,6 +474,24 @@ fn parts_of_different_sources_do_not_share_a_layer() {
     assert!(split.clone().all(|layer| sources(layer).len() == 1));
 }
 
+/// As after an update of this program: what was one component has parts now.
+#[test]
+fn new_parts_go_to_their_source() {
+    let mut items = packages(300, 8);
+    let source = items.iter().position(|item| item.chance < 0.3).unwrap();
+    let first = remembered(&items, &plan(&items, layers(64), None));
+    let name = items[source].name.clone();
+    items[source].cause = Some(name.clone());
+    let part = Item {
+        cause: Some(name.clone()),
+        ..item("part", 9_000_000, items[source].chance / 4.0)
+    };
+    items.push(part);
+    let second = remembered(&items, &plan(&items, layers(64), Some(&first)));
+    let both = |layer: &Vec<String>| layer.contains(&name) && layer.contains(&"part".into());
+    assert!(second.len() > first.len() || second.iter().any(both));
+}
+
 #[test]
 fn what_is_sure_to_change_is_with_nothing_else() {
     let items = packages(400, 4);
