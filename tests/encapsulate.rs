@@ -232,7 +232,7 @@ fn an_earlier_build_keeps_its_plan_and_is_compared_with() {
     let first = place.encapsulate(&["encapsulate"], "first", &[]);
     let manifest = place.dir.path().join("manifest.json");
     fs::write(&manifest, first.manifest.to_string()).unwrap();
-    place.rootfs.file("usr/bin/bar", vec![5; 300_000]).settle();
+    place.rootfs.file("usr/bin/foo", vec![5; 5000]).settle();
     run(&[
         "commit",
         "-q",
@@ -266,7 +266,7 @@ fn an_earlier_build_keeps_its_plan_and_is_compared_with() {
         diff_ids(&second).as_array().unwrap(),
     );
     let changed = a.iter().zip(b).filter(|(a, b)| a != b).count();
-    assert_eq!(changed, 2, "the commit and the layer of bar");
+    assert_eq!(changed, 2, "the commit and the layer of foo");
     let count = format!("Total new layers: {:<5}Size: ", b.len());
     for part in [
         &count,
@@ -454,7 +454,7 @@ fn build_chunked_oci_does_what_its_documentation_promises() {
     assert_eq!(tag, "latest");
 
     // The image at the output is the previous build, unless another is named.
-    rootfs.file("usr/bin/bar", vec![5; 300_000]).settle();
+    rootfs.file("usr/bin/foo", vec![5; 5000]).settle();
     chunked(&["--format-version", "1"]);
     let second = read_image(&layout);
     let (a, b) = (
@@ -464,7 +464,7 @@ fn build_chunked_oci_does_what_its_documentation_promises() {
     assert_eq!(
         a.iter().zip(b).filter(|(a, b)| a != b).count(),
         2,
-        "the commit and bar"
+        "the commit and foo"
     );
     chunked(&[
         "--previous-build",

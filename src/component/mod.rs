@@ -1,28 +1,33 @@
 //! Who owns each path. Claimants are asked in turn, and the first that claims an entry has it:
 //! hints that a user left, the package state, dpkg, named rules for what packages generate,
-//! then big files, and one component for the rest.
+//! then big files, and one component for the rest. Large sources have several components.
 
 mod files;
 mod packages;
+mod parts;
 mod rules;
 
 use std::collections::HashMap;
 
 use anyhow::Result;
 
-use crate::dpkg::{self, Database};
+use crate::dpkg::{self, Database, Package};
 use crate::tree::{EntryId, Hint, Tree};
 
 pub use files::TreeFiles;
+use parts::SourceParts;
 
 /// A set of entries that change together, and so belong into one layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Component {
     /// The source package's name, or for what no package owns the rule's name with a slash in
-    /// it (which no package name has). Never with a comma: names are joined by them.
+    /// it (which no package name has). A part of a source is `SOURCE:DIRECTORY`. Never with a comma: names are
+    /// joined by them.
     pub name: String,
     /// The chance that it changes between two pulls, 0 to 1.
     pub chance: f64,
+    /// What makes it change, where several components may have that in common.
+    pub cause: Option<String>,
 }
 
 /// A component in [`Ownership`].
@@ -41,8 +46,8 @@ impl ComponentId {
 enum Claim {
     /// It belongs to that package (its position in the database).
     Package(usize),
-    /// It belongs to a component of that name and chance.
-    Own(String, f64),
+    /// It belongs to that component.
+    Own(Component),
 }
 
 /// A claim, and whether the entry was made on the system, not unpacked.
@@ -72,47 +77,48 @@ impl Ownership {
         let installed = database.map_or(&[][..], |database| &database.packages);
         let owned = packages::owned_entries(tree, database, files)?;
         let view = rules::View::new(tree, database, &owned);
-        let mut ownership = Self {
-            components: Vec::new(),
-            owners: Vec::with_capacity(tree.len()),
-            made: Vec::with_capacity(tree.len()),
-        };
-        let mut names: HashMap<String, ComponentId> = HashMap::new();
-        let mut of_package: Vec<Option<ComponentId>> = vec![None; installed.len()];
-        let mut hints: Vec<Option<ComponentId>> = Vec::with_capacity(tree.len());
-        for id in tree.ids() {
-            let hint = match tree.hint(id) {
-                Some(hint) => {
-                    let (name, chance) = from_hint(hint);
-                    Some(ownership.component(&mut names, name, chance))
-                }
-                None if id == EntryId::ROOT => None,
-                None => hints[tree.entry(id).parent.index()],
-            };
-            hints.push(hint);
-            let claimed = view.claim(id);
-            let owner = match hint {
-                Some(component) => component,
-                None => match claimed.owner {
-                    Claim::Own(name, chance) => ownership.component(&mut names, name, chance),
-                    Claim::Package(at) => match of_package[at] {
-                        Some(known) => known,
-                        None => {
-                            let package = &installed[at];
-                            let chance =
-                                dpkg::change_chance(&package.source, &package.source_version);
-                            let source = package.source.clone();
-                            let component = ownership.component(&mut names, source, chance);
-                            of_package[at] = Some(component);
-                            component
-                        }
-                    },
+        let mut making = Making::default();
+        let hints = making.hints(tree);
+        let claims: Vec<Claimed> = tree.ids().map(|id| view.claim(id)).collect();
+        let sources = Sources::of(installed);
+        // Only what was unpacked: an update does not spare what is made anew on every system.
+        let unpacked = |id: EntryId| match (&claims[id.index()], hints[id.index()]) {
+            (
+                Claimed {
+                    owner: Claim::Package(at),
+                    made: false,
                 },
+                None,
+            ) => Some(sources.of_package[*at]),
+            _ => None,
+        };
+        let unpacked: Vec<Option<u32>> = tree.ids().map(unpacked).collect();
+        let parts = SourceParts::find(tree, &unpacked);
+
+        let mut owners = Vec::with_capacity(tree.len());
+        for (id, claimed) in tree.ids().zip(&claims) {
+            let owner = match (hints[id.index()], &claimed.owner) {
+                (Some(component), _) => component,
+                (None, Claim::Own(component)) => making.component(component),
+                (None, Claim::Package(at)) => {
+                    let source = sources.of_package[*at];
+                    let whole = &sources.components[source as usize];
+                    match parts.directory(id) {
+                        None => making.component(whole),
+                        Some(directory) => making.part(tree, &parts, source, directory, whole),
+                    }
+                }
             };
-            ownership.owners.push(owner);
-            ownership.made.push(claimed.made);
+            owners.push(owner);
         }
-        Ok(ownership)
+        Ok(Self {
+            components: making.components,
+            owners,
+            made: tree
+                .ids()
+                .map(|id| claims[id.index()].made || parts.has_no_time(tree, id))
+                .collect(),
+        })
     }
 
     /// All components, in the order in which the tree first has an entry of them.
@@ -125,29 +131,110 @@ impl Ownership {
         self.owners[id.index()]
     }
 
-    /// Whether an entry was made on the system from what packages brought (a cache, byte code, a
-    /// link): its time tells when that was, and nothing about its content.
+    /// Whether the time of an entry tells nothing about its content: it was made on the system from
+    /// what packages brought (a cache, byte code, a link), or is what an update leaves as it is but
+    /// for the time it was built.
     pub fn is_made(&self, id: EntryId) -> bool {
         self.made[id.index()]
     }
+}
 
+/// The sources of the installed packages.
+struct Sources {
+    /// For each package, its source.
+    of_package: Vec<u32>,
+    components: Vec<Component>,
+}
+
+impl Sources {
+    fn of(installed: &[Package]) -> Self {
+        let mut sources = Self {
+            of_package: Vec::with_capacity(installed.len()),
+            components: Vec::new(),
+        };
+        let mut known: HashMap<&str, u32> = HashMap::new();
+        for package in installed {
+            let chance = dpkg::change_chance(&package.source, &package.source_version);
+            let next = sources.components.len() as u32;
+            let source = *known.entry(&package.source).or_insert(next);
+            if source == next {
+                sources.components.push(Component {
+                    name: package.source.clone(),
+                    chance,
+                    cause: Some(dpkg::update_of(&package.source).to_owned()),
+                });
+            }
+            let component = &mut sources.components[source as usize];
+            component.chance = component.chance.max(chance);
+            sources.of_package.push(source);
+        }
+        sources
+    }
+}
+
+/// Components being collected.
+#[derive(Default)]
+struct Making {
+    components: Vec<Component>,
+    by_name: HashMap<String, ComponentId>,
+    parts: HashMap<(u32, EntryId), ComponentId>,
+}
+
+impl Making {
     /// The component of that name; a name that stands for several sources of evidence keeps the
     /// highest chance.
-    fn component(
-        &mut self,
-        names: &mut HashMap<String, ComponentId>,
-        name: String,
-        chance: f64,
-    ) -> ComponentId {
-        if let Some(id) = names.get(&name) {
+    fn component(&mut self, wanted: &Component) -> ComponentId {
+        if let Some(id) = self.by_name.get(&wanted.name) {
             let known = &mut self.components[id.index()];
-            known.chance = known.chance.max(chance);
+            known.chance = known.chance.max(wanted.chance);
             return *id;
         }
         let id = ComponentId(self.components.len() as u32);
-        names.insert(name.clone(), id);
-        self.components.push(Component { name, chance });
+        self.by_name.insert(wanted.name.clone(), id);
+        self.components.push(wanted.clone());
         id
+    }
+
+    /// The component of a part of the source `whole`.
+    fn part(
+        &mut self,
+        tree: &Tree,
+        parts: &SourceParts,
+        source: u32,
+        directory: EntryId,
+        whole: &Component,
+    ) -> ComponentId {
+        if let Some(id) = self.parts.get(&(source, directory)) {
+            return *id;
+        }
+        let path = tree.path(directory).as_str().replace(',', "%2C");
+        let id = self.component(&Component {
+            name: format!("{}:{path}", whole.name),
+            chance: whole.chance * parts.change(source, directory),
+            cause: whole.cause.clone(),
+        });
+        self.parts.insert((source, directory), id);
+        id
+    }
+
+    /// For each entry, the component that the nearest hint at or above it names.
+    fn hints(&mut self, tree: &Tree) -> Vec<Option<ComponentId>> {
+        let mut hints: Vec<Option<ComponentId>> = Vec::with_capacity(tree.len());
+        for id in tree.ids() {
+            hints.push(match tree.hint(id) {
+                Some(hint) => {
+                    let (name, chance) = from_hint(hint);
+                    Some(self.component(&Component {
+                        name,
+                        chance,
+                        cause: None,
+                    }))
+                }
+                None if id == EntryId::ROOT => None,
+                None => hints[tree.entry(id).parent.index()],
+            });
+        }
+        hints
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use camino::Utf8Path;
 
-use super::{Claim, Claimed};
-use crate::dpkg::Database;
+use super::{Claim, Claimed, Component};
+use crate::dpkg::{self, Database, Package};
 use crate::tree::{EntryId, Kind, Tree};
 
 /// A file of this size or more that nobody else claims is a component of its own, in bytes.
@@ -17,18 +17,34 @@ const STATE: [&str; 11] = [
     "etc/.pwd.lock",
     "usr/lib/sysimage/dpkg",
     "var/cache/apt",
-    "var/cache/debconf",
     "var/cache/ldconfig",
     "var/cache/man",
     "var/lib/apt",
     "var/lib/dpkg",
     "var/lib/pam",
+    "var/lib/systemd/deb-systemd-helper-enabled",
+    "var/lib/systemd/deb-systemd-user-helper-enabled",
     "var/lib/ucf",
+];
+
+/// Larger than all other state, and unchanged where no package with questions is.
+const DEBCONF: &str = "var/cache/debconf";
+
+/// What tells one machine, or one build, from another, besides the keys of its ssh server. Apart from the package
+/// database, which an image that is built again of the same packages has unchanged.
+const MACHINE: [&str; 8] = [
+    "etc/hostname",
+    "etc/hosts",
+    "etc/machine-id",
+    "etc/resolv.conf",
+    "var/lib/dbus/machine-id",
+    "var/lib/systemd/credential.secret",
+    "var/lib/systemd/random-seed",
     "var/log",
 ];
 
 /// Caches made from what is installed, by the component that they make up.
-const GENERATED: [(&str, &str, f64); 8] = [
+const GENERATED: [(&str, &str, f64); 9] = [
     ("etc/ld.so.cache", "generated/ld.so.cache", 0.7),
     ("etc/udev/hwdb.bin", "generated/hwdb", 0.1),
     ("usr/lib/udev/hwdb.bin", "generated/hwdb", 0.1),
@@ -37,10 +53,12 @@ const GENERATED: [(&str, &str, f64); 8] = [
     ("usr/share/icons", "generated/icons", 0.2),
     ("usr/share/glib-2.0/schemas", "generated/schemas", 0.2),
     ("var/cache/fontconfig", "generated/fonts", 0.2),
+    ("var/lib/systemd/catalog", "generated/catalog", 0.2),
 ];
 
-/// An initramfs holds the kernel's modules and much of the base system.
-const INITRAMFS_CHANCE: f64 = 0.6;
+/// An initramfs holds the kernel's modules and much of the base system: it changes with the kernel, and in one update
+/// of four of all others.
+const INITRAMFS_CHANCE: f64 = 0.7;
 const STATE_CHANCE: f64 = 1.0;
 const BIG_FILE_CHANCE: f64 = 0.3;
 const REST_CHANCE: f64 = 0.7;
@@ -49,6 +67,7 @@ const REST_CHANCE: f64 = 0.7;
 pub struct View<'a> {
     tree: &'a Tree,
     owned: &'a [Option<u32>],
+    packages: &'a [Package],
     packages_by_name: HashMap<&'a str, usize>,
     /// The database's own directory, without a leading slash.
     admin_dir: Option<&'a str>,
@@ -62,6 +81,7 @@ impl<'a> View<'a> {
         Self {
             tree,
             owned,
+            packages,
             packages_by_name: by_name.map(|(at, p)| (p.name.as_str(), at)).collect(),
             admin_dir: database.map(|database| database.admin_dir().trim_matches('/')),
         }
@@ -70,7 +90,10 @@ impl<'a> View<'a> {
     /// Who owns `id`, hints aside.
     pub fn claim(&self, id: EntryId) -> Claimed {
         let path = self.tree.path(id);
-        if let Some(owner) = self.state(&path).or_else(|| self.package(id)) {
+        if let Some(owner) = self.package_record(&path) {
+            return Claimed { owner, made: true };
+        }
+        if let Some(owner) = self.package(id).or_else(|| self.state(&path)) {
             return Claimed { owner, made: false };
         }
         if let Some(owner) = self.generated(id, &path).or_else(|| self.link(id)) {
@@ -83,12 +106,27 @@ impl<'a> View<'a> {
         Claimed { owner, made: false }
     }
 
+    /// What dpkg keeps of one package, `info/PACKAGE.SUFFIX` or `info/PACKAGE:ARCH.SUFFIX` (dpkg(1)), changes with it.
+    fn package_record(&self, path: &Utf8Path) -> Option<Claim> {
+        let file = path.strip_prefix(self.admin_dir?).ok()?;
+        let (stem, _) = file.as_str().strip_prefix("info/")?.rsplit_once('.')?;
+        let name = stem.split_once(':').map_or(stem, |(name, _)| name);
+        self.packages_by_name
+            .get(name)
+            .map(|at| Claim::Package(*at))
+    }
+
     fn state(&self, path: &Utf8Path) -> Option<Claim> {
-        let known = STATE.iter().copied().chain(self.admin_dir);
-        known
-            .into_iter()
-            .any(|state| path.starts_with(state))
-            .then(|| own("state/packages", STATE_CHANCE))
+        if path.starts_with(DEBCONF) {
+            return Some(own("state/debconf", STATE_CHANCE));
+        }
+        let mut known = STATE.iter().copied().chain(self.admin_dir);
+        if known.any(|state| path.starts_with(state)) {
+            return Some(own("state/packages", STATE_CHANCE));
+        }
+        let of_machine = MACHINE.iter().any(|state| path.starts_with(state))
+            || path.as_str().starts_with("etc/ssh/ssh_host_");
+        of_machine.then(|| own("state/machine", STATE_CHANCE))
     }
 
     fn package(&self, id: EntryId) -> Option<Claim> {
@@ -97,6 +135,7 @@ impl<'a> View<'a> {
 
     fn generated(&self, id: EntryId, path: &Utf8Path) -> Option<Claim> {
         self.initramfs(path)
+            .or_else(|| self.boot(path))
             .or_else(|| self.depmod(path))
             .or_else(|| self.byte_code(id))
             .or_else(|| self.certificates(path))
@@ -114,7 +153,29 @@ impl<'a> View<'a> {
             below.strip_suffix("/initramfs.img")
         })?;
         let version = version.replace(',', "%2C");
-        (!version.contains('/')).then(|| own(format!("initramfs/{version}"), INITRAMFS_CHANCE))
+        if version.contains('/') {
+            return None;
+        }
+        let kernel = self.kernel(&version).map(|at| &self.packages[at]);
+        Some(Claim::Own(Component {
+            cause: kernel.map(|kernel| dpkg::update_of(&kernel.source).to_owned()),
+            name: format!("initramfs/{version}"),
+            chance: INITRAMFS_CHANCE,
+        }))
+    }
+
+    /// `/boot/vmlinuz-KVER` and its companions belong to the kernel also where its scripts copy them there.
+    fn boot(&self, path: &Utf8Path) -> Option<Claim> {
+        let file = path.as_str().strip_prefix("boot/")?;
+        let version = ["vmlinuz-", "config-", "System.map-"]
+            .iter()
+            .find_map(|prefix| file.strip_prefix(prefix))?;
+        self.kernel(version).map(Claim::Package)
+    }
+
+    fn kernel(&self, version: &str) -> Option<usize> {
+        let name = format!("linux-image-{version}");
+        self.packages_by_name.get(name.as_str()).copied()
     }
 
     /// What depmod(8) writes about a kernel's modules belongs to that kernel.
@@ -124,10 +185,7 @@ impl<'a> View<'a> {
         let version = parts.next()?.as_str();
         let file = parts.next()?.as_str();
         let is_index = file.starts_with("modules.") && parts.next().is_none();
-        let kernel = self
-            .packages_by_name
-            .get(format!("linux-image-{version}").as_str());
-        let owner = kernel.copied().map(Claim::Package).or_else(|| {
+        let owner = self.kernel(version).map(Claim::Package).or_else(|| {
             let directory = self
                 .tree
                 .locate(&format!("usr/lib/modules/{version}/kernel"))?;
@@ -169,5 +227,9 @@ impl<'a> View<'a> {
 
 /// A component of its own; commas, which separate names, are written as `%2C`.
 fn own(name: impl Into<String>, chance: f64) -> Claim {
-    Claim::Own(name.into().replace(',', "%2C"), chance)
+    Claim::Own(Component {
+        name: name.into().replace(',', "%2C"),
+        chance,
+        cause: None,
+    })
 }

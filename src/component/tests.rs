@@ -139,14 +139,19 @@ fn every_rule_claims_what_it_names() {
         ("etc/ssl/certs/a.pem", "x"),
         ("etc/ld.so.cache", "x"),
         ("etc/hostname", "x"),
+        ("etc/nobody", "x"),
+        ("boot/vmlinuz-6.1-amd64", "x"),
         ("srv/big,file", "BIG"),
         ("opt/own", "component=a,b"),
         ("var/log/dpkg.log", "x"),
+        ("var/cache/debconf/config.dat", "x"),
     ]);
     let owners = owners(&fixture);
     for (path, owner) in [
-        ("var/lib/dpkg/info/libfoo1.list", "state/packages"),
-        ("var/log/dpkg.log", "state/packages"),
+        ("var/lib/dpkg/info/libfoo1.list", "foo"),
+        ("var/lib/dpkg/status", "state/packages"),
+        ("var/cache/debconf/config.dat", "state/debconf"),
+        ("var/log/dpkg.log", "state/machine"),
         ("usr/lib/libfoo.so.1.0", "foo"),
         ("usr/lib/libfoo.so.1", "foo"),
         ("usr/bin/vi", "foo"),
@@ -174,9 +179,46 @@ fn every_rule_claims_what_it_names() {
         ),
         ("etc/ssl/certs/a.pem", "ca-certificates"),
         ("etc/ld.so.cache", "generated/ld.so.cache"),
-        ("etc/hostname", "rest/files"),
+        ("etc/hostname", "state/machine"),
+        ("etc/nobody", "rest/files"),
+        ("boot/vmlinuz-6.1-amd64", "linux-signed-amd64"),
         ("srv/big,file", "big/srv/big%2Cfile"),
         ("opt/own", "user/a%2Cb"),
+    ] {
+        assert_eq!(owners[path], owner, "{path}");
+    }
+}
+
+#[test]
+fn a_large_source_has_parts_where_updates_spare_it() {
+    let fixture = fixture(&[
+        ("var/lib/dpkg/status", STATUS),
+        (
+            "var/lib/dpkg/info/libfoo1.list",
+            "/usr/share/foo/data/a\n/usr/share/foo/data/deep/b\n/usr/share/foo/small\n/usr/lib/libfoo.so.1\n\
+             /usr/share/doc/foo/changelog.gz\n/usr/share/foo/data/link\n",
+        ),
+        (
+            "var/lib/dpkg/info/python3-bar.list",
+            "/usr/share/foo/data/other\n",
+        ),
+        ("usr/share/foo/data/a", "BIG"),
+        ("usr/share/foo/data/deep/b", "x"),
+        ("usr/share/foo/data/link", "-> a"),
+        ("usr/share/foo/data/other", "x"),
+        ("usr/share/foo/small", "x"),
+        ("usr/lib/libfoo.so.1", "BIG"),
+        ("usr/share/doc/foo/changelog.gz", "BIG"),
+    ]);
+    let owners = owners(&fixture);
+    for (path, owner) in [
+        ("usr/share/foo/data/a", "foo:usr/share/foo/data"),
+        ("usr/share/foo/data/deep/b", "foo:usr/share/foo/data"),
+        ("usr/share/foo/data/link", "foo"),
+        ("usr/share/foo/data/other", "python3-bar"),
+        ("usr/share/foo/small", "foo"),
+        ("usr/lib/libfoo.so.1", "foo"),
+        ("usr/share/doc/foo/changelog.gz", "foo"),
     ] {
         assert_eq!(owners[path], owner, "{path}");
     }

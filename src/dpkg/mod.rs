@@ -22,7 +22,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use chance::change_chance;
+pub use chance::{change_chance, update_of};
 use diversions::Diversions;
 use status::Packages;
 

@@ -8,7 +8,7 @@ mod merge;
 mod plain;
 mod unpack;
 
-pub use assignment::{Assignment, component_sizes};
+pub use assignment::{Assignment, HardLinks, component_sizes};
 pub use encapsulated::{FormatVersion, write_commit_layer, write_content_layer};
 pub use members::Source;
 pub use merge::Merged;

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use super::system::System;
 use super::{ContentMetadata, Format, ImageOptions};
 use crate::component::{ComponentId, Ownership};
-use crate::layers::{Assignment, component_sizes};
+use crate::layers::{Assignment, HardLinks, component_sizes};
 use crate::plan::{self, Item, Plan};
 
 /// Pulls in a year: chances are for the time from one to the next, a week.
@@ -45,11 +45,17 @@ impl Planned {
                 name: component(id).name.clone(),
                 size: sizes[id.index()],
                 chance: component(id).chance,
+                cause: component(id).cause.clone(),
             })
             .collect();
         let previous = options.previous.as_deref();
         let plan = plan::plan(&items, budget.unwrap_or(NonZeroUsize::MIN), previous);
-        let assignment = Assignment::new(&system.tree, &system.objects, ownership, &ids, &plan);
+        let links = match options.format {
+            Format::Ostree(_) => HardLinks::Ignore,
+            Format::Plain => HardLinks::Keep,
+        };
+        let (tree, objects) = (&system.tree, &system.objects);
+        let assignment = Assignment::new(tree, objects, ownership, &ids, &plan, links);
         let names = |layer: &plan::PlannedLayer| {
             let names = layer.items.iter().map(|item| items[*item].name.clone());
             let mut names: Vec<String> = names.collect();

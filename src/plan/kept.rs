@@ -4,7 +4,8 @@
 //! decisions, each taken by the same account, bytes over the next [`HORIZON`] pulls: what the layers
 //! cost then, and what changing them now costs once, which is their bytes if they would have stayed.
 
-use super::{LAYER_COST, Part};
+use super::Parts;
+use super::layers::{Layers, NONE};
 
 /// How many pulls a change of the plan has to pay for itself in. A release lives for some 20 to 40
 /// monthly pulls, and few clients are there from the first to the last.
@@ -25,173 +26,153 @@ pub(super) type Kept = (Option<usize>, Vec<usize>);
 /// Distributes `parts` over at most `max_layers` layers of which `homes` says where each part was.
 /// `fresh_cost` is what a plan without memory costs.
 pub(super) fn keep(
-    parts: &[Part],
+    parts: &Parts,
     homes: &[Option<usize>],
     max_layers: usize,
     fresh_cost: f64,
 ) -> Vec<Kept> {
-    let mut layers = Layers::earlier(parts, homes);
-    while layers.0.len() > max_layers {
-        layers.merge_cheapest();
+    let mut kept = KeptLayers::earlier(parts, homes);
+    while kept.layers.len() > max_layers {
+        kept.merge_cheapest();
     }
-    let mut new: Vec<usize> = (0..parts.len()).filter(|&at| homes[at].is_none()).collect();
+    let mut new: Vec<usize> = (0..homes.len()).filter(|&at| homes[at].is_none()).collect();
     // Large ones first: small ones then find layers that suit them.
-    new.sort_by(|&a, &b| parts[b].size.total_cmp(&parts[a].size).then(a.cmp(&b)));
+    let size = |at: usize| parts.list[at].size;
+    new.sort_by(|&a, &b| size(b).total_cmp(&size(a)).then(a.cmp(&b)));
     for at in new {
-        layers.add(parts, at, max_layers);
+        let (_, to) = kept.cheapest(at, NONE, max_layers);
+        kept.put(at, to);
     }
-    if layers.cost() > fresh_cost * DRIFTED {
+    if kept.layers.total_cost() > fresh_cost * DRIFTED {
         for _ in 0..MAX_MOVES {
-            let moved = layers.move_best(parts, max_layers);
-            if !moved || layers.cost() <= fresh_cost * REPAIRED {
+            let moved = kept.move_best(max_layers);
+            if !moved || kept.layers.total_cost() <= fresh_cost * REPAIRED {
                 break;
             }
         }
     }
-    layers
-        .0
-        .into_iter()
-        .map(|layer| (layer.earlier, layer.members))
-        .collect()
+    kept.places.into_iter().zip(kept.layers.groups).collect()
 }
 
-struct Layer {
-    earlier: Option<usize>,
-    /// Ascending.
-    members: Vec<usize>,
-    sum: Part,
+struct KeptLayers<'a> {
+    parts: &'a Parts,
+    layers: Layers<'a>,
+    /// For each layer, its place in the earlier plan.
+    places: Vec<Option<usize>>,
 }
 
-impl Layer {
-    /// Bytes of changing it now, less what it is expected to cost anyway.
-    fn change(&self) -> f64 {
-        match self.earlier {
-            Some(_) => self.sum.size * self.sum.stay,
-            None => 0.0,
-        }
-    }
-
-    fn sum_without(&self, parts: &[Part], leaves: usize) -> Part {
-        let others = self.members.iter().filter(|&&at| at != leaves);
-        others.fold(Part::EMPTY, |sum, &at| sum.join(parts[at]))
-    }
-}
-
-struct Layers(Vec<Layer>);
-
-impl Layers {
+impl<'a> KeptLayers<'a> {
     /// The earlier layers with what is left of them.
-    fn earlier(parts: &[Part], homes: &[Option<usize>]) -> Self {
+    fn earlier(parts: &'a Parts, homes: &[Option<usize>]) -> Self {
         let count = homes.iter().flatten().max().map_or(0, |last| last + 1);
-        let mut layers: Vec<Layer> = (0..count)
-            .map(|at| Layer {
-                earlier: Some(at),
-                members: Vec::new(),
-                sum: Part::EMPTY,
-            })
-            .collect();
+        let mut groups = vec![Vec::new(); count];
         for (at, home) in homes.iter().enumerate() {
             if let Some(home) = home {
-                layers[*home].members.push(at);
-                layers[*home].sum = layers[*home].sum.join(parts[at]);
+                groups[*home].push(at);
             }
         }
-        layers.retain(|layer| !layer.members.is_empty());
-        Self(layers)
+        let is_there = |place: &usize| !groups[*place].is_empty();
+        let places = (0..count).filter(is_there).map(Some).collect();
+        groups.retain(|group| !group.is_empty());
+        Self {
+            parts,
+            layers: Layers::new(parts, groups),
+            places,
+        }
     }
 
-    /// Bytes expected at the next pull.
-    fn cost(&self) -> f64 {
-        let costs = self.0.iter().map(|layer| layer.sum.cost());
-        costs.sum::<f64>() + LAYER_COST as f64 * self.0.len() as f64
+    /// Bytes of changing a layer now, less what it is expected to cost anyway.
+    fn change(&self, index: usize) -> f64 {
+        match self.places[index] {
+            Some(_) => self.layers.size(index) * self.layers.stay(index),
+            None => 0.0,
+        }
     }
 
     /// Makes one layer of the two that it costs least to join. The larger keeps its place.
     fn merge_cheapest(&mut self) {
         let mut best = (f64::INFINITY, 0, 1);
-        for (a, one) in self.0.iter().enumerate() {
-            for (b, other) in self.0.iter().enumerate().skip(a + 1) {
-                let cost = HORIZON * one.sum.merge_cost(other.sum) + one.change() + other.change();
+        for one in 0..self.layers.len() {
+            for other in one + 1..self.layers.len() {
+                let cost = HORIZON * self.layers.merge_cost(one, other)
+                    + self.change(one)
+                    + self.change(other);
                 if cost < best.0 {
-                    best = (cost, a, b);
+                    best = (cost, one, other);
                 }
             }
         }
-        let (_, a, b) = best;
-        let other = self.0.remove(b);
-        let layer = &mut self.0[a];
-        if other.sum.size > layer.sum.size {
-            layer.earlier = other.earlier;
+        let (_, one, other) = best;
+        if self.layers.size(other) > self.layers.size(one) {
+            self.places.swap(one, other);
         }
-        layer.members.extend(other.members);
-        layer.members.sort_unstable();
-        layer.sum = layer.sum.join(other.sum);
+        self.layers.merge(one, other);
+        self.places.swap_remove(other);
     }
 
-    /// Puts a new part where it costs least.
-    fn add(&mut self, parts: &[Part], at: usize, max_layers: usize) {
-        let (_, to) = self.cheapest(parts[at], None, max_layers);
-        self.put(parts, at, to);
-    }
-
-    /// The layer in which `part` costs least, the number of layers for a new one, and what that costs beyond what
-    /// the layer costs anyway.
-    fn cheapest(&self, part: Part, except: Option<usize>, max_layers: usize) -> (f64, usize) {
+    /// The layer in which a part costs least, or the number of layers for a new one, and before it what that
+    /// costs beyond what the layer costs anyway. Where no layer suits the part and none may be added, any will do.
+    fn cheapest(&self, at: usize, except: Option<usize>, max_layers: usize) -> (f64, usize) {
         let mut best = (f64::INFINITY, 0);
-        if self.0.len() < max_layers {
-            best = (HORIZON * (part.cost() + LAYER_COST as f64), self.0.len());
+        if self.layers.len() < max_layers {
+            best = (
+                HORIZON * self.parts.list[at].layer_cost(),
+                self.layers.len(),
+            );
         }
-        for (to, layer) in self.0.iter().enumerate() {
-            let cost = HORIZON * (part.cost() + layer.sum.merge_cost(part)) + layer.change();
-            if Some(to) != except && cost < best.0 {
+        let others = || (0..self.layers.len()).filter(|to| Some(*to) != except);
+        let suits = |to: &usize| self.layers.suits(*to, at, max_layers);
+        let none = best.0.is_infinite() && !others().any(|to| suits(&to));
+        for to in others().filter(|to| none || suits(to)) {
+            let more = self.layers.cost_with(to, NONE, Some(at)) - self.layers.cost(to);
+            let cost = HORIZON * more + self.change(to);
+            if cost < best.0 {
                 best = (cost, to);
             }
         }
         best
     }
 
-    /// `to` is the number of layers for a new one.
-    fn put(&mut self, parts: &[Part], at: usize, to: usize) {
-        if to == self.0.len() {
-            self.0.push(Layer {
-                earlier: None,
-                members: Vec::new(),
-                sum: Part::EMPTY,
-            });
+    /// Adds a part that is in no layer; `to` is the number of layers for a new one.
+    fn put(&mut self, at: usize, to: usize) {
+        if to == self.layers.len() {
+            self.places.push(None);
         }
-        let layer = &mut self.0[to];
-        layer.members.push(at);
-        layer.members.sort_unstable();
-        layer.sum = layer.sum.join(parts[at]);
+        self.layers.put(at, to);
     }
 
-    /// Moves the item whose move saves most, if it pays. Layers with a single item stay.
-    fn move_best(&mut self, parts: &[Part], max_layers: usize) -> bool {
-        let mut best = (0.0, 0, 0, 0);
-        for (from, layer) in self.0.iter().enumerate() {
-            if layer.members.len() < 2 {
+    /// Moves the item whose move saves most, if it pays. Layers with a single item stay, and so do items that share
+    /// a cause.
+    fn move_best(&mut self, max_layers: usize) -> bool {
+        let mut best = (0.0, 0, 0);
+        for from in 0..self.layers.len() {
+            if self.layers.groups[from].len() < 2 {
                 continue;
             }
-            for &at in &layer.members {
-                let rest = layer.sum_without(parts, at);
-                let saved = HORIZON * (layer.sum.cost() - rest.cost()) - layer.change();
+            for &at in &self.layers.groups[from] {
+                if self.parts.list[at].cause.is_some() {
+                    continue;
+                }
+                let less = self.layers.cost(from) - self.layers.cost_with(from, Some(at), NONE);
+                let saved = HORIZON * less - self.change(from);
                 if saved <= best.0 {
                     continue;
                 }
-                let (added, to) = self.cheapest(parts[at], Some(from), max_layers);
+                let (added, to) = self.cheapest(at, Some(from), max_layers);
                 if saved - added > best.0 {
-                    best = (saved - added, at, from, to);
+                    best = (saved - added, at, to);
                 }
             }
         }
-        let (gain, at, from, to) = best;
+        let (gain, at, to) = best;
         if gain <= 0.0 {
             return false;
         }
-        self.put(parts, at, to);
-        let rest = self.0[from].sum_without(parts, at);
-        self.0[from].sum = rest;
-        self.0[from].members.retain(|&member| member != at);
+        if to == self.layers.len() {
+            self.places.push(None);
+        }
+        // Its layer had another item, so that none is gone.
+        self.layers.transfer(at, to);
         true
     }
 }
