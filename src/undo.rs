@@ -3,7 +3,11 @@
 //! when SIGINT or SIGTERM ends the process, the latter even as PID 1, where the kernel
 //! delivers only signals that have a handler.
 
+use std::io;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use camino::Utf8Path;
 
 type Action = Box<dyn FnOnce() + Send>;
 
@@ -108,6 +112,18 @@ pub fn on_signals(announce: impl Fn(&str) + Send + 'static) -> std::io::Result<(
             }
         })?;
     Ok(())
+}
+
+/// Removes a directory that other threads may still be writing to.
+pub fn remove_tree(path: &Utf8Path) {
+    for _ in 0..100 {
+        match std::fs::remove_dir_all(path) {
+            Ok(()) => return,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return,
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+    tracing::warn!("could not remove the temporary directory {path}");
 }
 
 /// The signals that are ignored, a bit each from signal 1 (proc_pid_status(5), "SigIgn"); none

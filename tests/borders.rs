@@ -17,7 +17,10 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("plan", &[]),
     ("oci", &["checksum", "undo"]),
     ("component", &["dpkg", "tree"]),
-    ("ostree", &["checksum", "parallel", "progress", "tree"]),
+    (
+        "ostree",
+        &["checksum", "parallel", "progress", "tree", "undo"],
+    ),
     (
         "layers",
         &[

@@ -9,23 +9,10 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{
-    Nodes, Rootfs, differences, fail, has, helper, is_root, odd, read_rootfs, read_tree, run,
-    scratch, stderr, succeed, tiny,
+    Nodes, Rootfs, differences, fail, has, helper, is_root, odd, ostree, read_rootfs, read_tree,
+    repository, run, scratch, stderr, succeed, tiny,
 };
 use serde_json::Value;
-
-/// A repository at `dir/name`.
-fn repository(dir: &Path, name: &str, mode: &str) -> String {
-    let path = dir.join(name).display().to_string();
-    succeed(Command::new("ostree").args(["init", "--mode", mode, "--repo", &path]));
-    succeed(Command::new("ostree").args(["config", "--repo", &path, "set", "core.fsync", "false"]));
-    path
-}
-
-fn ostree(repo: &str, arguments: &[&str]) -> String {
-    let mut command = Command::new("ostree");
-    succeed(command.arg(format!("--repo={repo}")).args(arguments))
-}
 
 /// What `commit --json` says.
 fn commit(repo: &str, rootfs: &Rootfs, extra: &[&str]) -> Value {

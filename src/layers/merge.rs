@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::unpack::link_target;
 use crate::checksum::Checksum;
 use crate::oci::read::{Entry, EntryKind, TarReader, clean_path};
-use crate::ostree::{ContentObjects, FileHeader, NewFile, Transaction};
+use crate::ostree::{ContentObjects, FileHeader, MAX_DEPTH, NewFile, Transaction};
 use crate::tree::{
     EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder, normalize_xattrs,
 };
@@ -160,6 +160,10 @@ impl Merged {
             self.nodes[ROOT].layer = self.layer;
             return Ok(());
         }
+        ensure!(
+            path.matches('/').count() < MAX_DEPTH,
+            "it lies more than {MAX_DEPTH} directories deep, deeper than OSTree goes"
+        );
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         if self.filter.excludes(path) {
             return Ok(());

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
 
-use super::stage::{BLOBS, STAGE_PREFIX, Stage, remove_tree, rename, write_synced};
+use super::stage::{BLOBS, STAGE_PREFIX, Stage, rename, write_synced};
+use crate::undo::remove_tree;
 
 /// The annotation that names an image in an index.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";

@@ -1,7 +1,7 @@
 //! Where blobs are made before anybody sees them.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::blob::{Blob, BlobWriter, Compression};
 use crate::checksum::Checksum;
-use crate::undo::Undo;
+use crate::undo::{Undo, remove_tree};
 
 /// Where blobs lie in a layout (image-spec, image-layout.md).
 pub(super) const BLOBS: &str = "blobs/sha256";
@@ -169,16 +169,4 @@ fn is_own_and_old(found: &fs::Metadata) -> bool {
     found.is_dir()
         && found.uid() == rustix::process::geteuid().as_raw()
         && age > Some(ABANDONED_AFTER)
-}
-
-/// Removes a directory that other threads may still be writing to.
-pub(super) fn remove_tree(path: &Utf8Path) {
-    for _ in 0..100 {
-        match fs::remove_dir_all(path) {
-            Ok(()) => return,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return,
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
-        }
-    }
-    tracing::warn!("could not remove the temporary directory {path}");
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::{Context, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
+use super::MAX_DEPTH;
 use super::commit::Commit;
 use super::objects::ContentObjects;
 use super::parse::{self, ParsedCommit, ParsedDirmeta};
@@ -162,6 +163,10 @@ impl Reader<'_> {
         let mut pending = vec![(EntryId::ROOT, Utf8PathBuf::new(), root)];
         let mut root_has_etc = false;
         while let Some((id, path, dirtree)) = pending.pop() {
+            ensure!(
+                path.components().count() <= MAX_DEPTH,
+                "its directories lie more than {MAX_DEPTH} deep, deeper than OSTree goes"
+            );
             let listed = self
                 .list(dirtree)
                 .with_context(|| format!("reading directory /{path}"))?;

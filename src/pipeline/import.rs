@@ -14,8 +14,8 @@ use crate::checksum::Checksum;
 use crate::layers::{CommitObject, Merged, unpack_commit_layer, unpack_content_layer};
 use crate::oci::read::LayerReader;
 use crate::ostree::{
-    Commit, MetadataKind, ObjectStore, PublicKeys, Repository, StoredCommit, Transaction,
-    load_metadata, parse,
+    Commit, MAX_DEPTH, MetadataKind, ObjectStore, PublicKeys, Repository, StoredCommit,
+    Transaction, load_metadata, parse,
 };
 use crate::progress::Progress;
 use crate::registry::{Access, Image, Reference};
@@ -317,6 +317,10 @@ impl Reach<'_> {
             if !self.seen.insert(dirtree) {
                 continue;
             }
+            ensure!(
+                path.components().count() <= MAX_DEPTH + 1,
+                "the directories of commit {checksum} lie more than {MAX_DEPTH} deep, deeper than OSTree goes"
+            );
             let Some(object) = self.metadata(MetadataKind::Dirtree, dirtree)? else {
                 self.lacks(dirtree, "dirtree", &path);
                 continue;

@@ -3,6 +3,7 @@
 
 mod image;
 mod rootfs;
+mod writer;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ pub use image::*;
 #[allow(unused_imports)]
 pub use rootfs::*;
 use tempfile::TempDir;
+#[allow(unused_imports)]
+pub use writer::*;
 
 /// A directory of its own for one test, removed afterwards; on a disk, since tmpfs has no user
 /// attributes on older kernels.
@@ -80,6 +83,29 @@ pub fn has(program: &str) -> bool {
 /// Whether the tests run as root, as owners and device nodes ask for.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// The architecture of this machine, as OCI names it.
+pub fn machine() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// A repository at `dir/name` that does not sync; gives its path.
+pub fn repository(dir: &Path, name: &str, mode: &str) -> String {
+    let path = dir.join(name).display().to_string();
+    succeed(Command::new("ostree").args(["init", "--mode", mode, "--repo", &path]));
+    succeed(Command::new("ostree").args(["config", "--repo", &path, "set", "core.fsync", "false"]));
+    path
+}
+
+/// Runs a command of the `ostree` program on a repository; gives what it prints.
+pub fn ostree(repo: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new("ostree");
+    succeed(command.arg(format!("--repo={repo}")).args(arguments))
 }
 
 /// The independent judge of layouts (`oci-judge`), where it is at hand.

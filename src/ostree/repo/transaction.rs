@@ -3,6 +3,7 @@
 use std::io::{Read, Seek, Write};
 
 use anyhow::{Context, Result, ensure};
+use camino::{Utf8Path, Utf8PathBuf};
 use ostree::gio::{self, prelude::*};
 use ostree::{ObjectType, Repo, RepoMode};
 
@@ -13,6 +14,7 @@ use crate::ostree::commit::Commit;
 use crate::ostree::gvariant;
 use crate::ostree::stored::{FileHeader, MetadataKind};
 use crate::tree::Kind;
+use crate::undo::{Undo, remove_tree};
 
 /// Files up to this size are written from memory, in bytes.
 const SMALL: u64 = 128 * 1024;
@@ -21,20 +23,34 @@ const SMALL: u64 = 128 * 1024;
 /// it was.
 pub struct Transaction<'a> {
     repository: &'a Repository,
-    open: bool,
+    /// Removes what was written so far, also when a signal ends the process; none when that is over.
+    undo: Option<Undo>,
     buffer: Vec<u8>,
 }
 
 impl<'a> Transaction<'a> {
     pub(super) fn begin(repository: &'a Repository) -> Result<Self> {
-        let path = repository.path();
-        repository
-            .inner()
-            .prepare_transaction(NO_CANCELLABLE)
+        let (path, repo) = (repository.path(), repository.inner());
+        // Where a repository is told not to sync, libostree puts objects in their place at once, and
+        // an abort would leave them there. One sync in the end is the price.
+        repo.set_disable_fsync(false);
+        let begin = || -> Result<Option<Utf8PathBuf>> {
+            repo.prepare_transaction(NO_CANCELLABLE)?;
+            Ok(staging_directory(path))
+        };
+        let remove = |staging: &Option<Utf8PathBuf>| {
+            let staging = staging.clone();
+            move || {
+                if let Some(staging) = staging {
+                    remove_tree(&staging);
+                }
+            }
+        };
+        let (_, undo) = Undo::around(begin, remove)
             .with_context(|| format!("the repository {path} cannot be written to"))?;
         Ok(Self {
             repository,
-            open: true,
+            undo: Some(undo),
             buffer: Vec::new(),
         })
     }
@@ -208,9 +224,11 @@ impl<'a> Transaction<'a> {
             repo.write_commit_detached_metadata(&name, Some(&detached), NO_CANCELLABLE)
                 .with_context(context)?;
         }
-        repo.commit_transaction(NO_CANCELLABLE)
-            .with_context(context)?;
-        self.open = false;
+        let commit = || repo.commit_transaction(NO_CANCELLABLE);
+        match self.undo.take() {
+            Some(undo) => undo.disarm_with(commit).with_context(context)?,
+            None => commit().with_context(context)?,
+        };
         partial.done().with_context(context)?;
         if let Some(branch) = branch {
             repo.set_ref_immediate(None, branch, Some(&name), NO_CANCELLABLE)
@@ -226,12 +244,25 @@ impl<'a> Transaction<'a> {
 
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
-        if self.open {
+        // First, while the staging directory is locked: libostree would keep it for the next transaction.
+        if let Some(undo) = self.undo.take() {
+            drop(undo);
             if let Err(e) = self.repo().abort_transaction(NO_CANCELLABLE) {
                 tracing::warn!("cleaning up in {}: {e}", self.repository.path());
             }
         }
     }
+}
+
+/// The directory in which libostree keeps what a transaction of this process has written to the
+/// repository at `path`; it tells nobody but the kernel.
+fn staging_directory(path: &Utf8Path) -> Option<Utf8PathBuf> {
+    let prefix = path.canonicalize_utf8().ok()?.join("tmp/staging-");
+    let files = std::fs::read_dir("/proc/self/fd").ok()?.flatten();
+    let targets =
+        files.filter_map(|file| Utf8PathBuf::try_from(file.path().read_link().ok()?).ok());
+    let mut ours = targets.filter(|target| target.as_str().starts_with(prefix.as_str()));
+    ours.find(|target| target.is_dir())
 }
 
 /// The mark of a commit that not all objects are there of (`state/COMMIT.commitpartial`).

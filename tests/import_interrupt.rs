@@ -1,0 +1,102 @@
+//! An import that is ended at any moment: the repository stays whole, names no commit that is not,
+//! and the next import completes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Rootfs, has, is_root, ostree, repository, run, scratch};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// An image of many files, 16 MB.
+fn image(dir: &Path) -> (String, String) {
+    let rootfs = Rootfs::new(dir.join("rootfs"));
+    for n in 0..400u32 {
+        let content: Vec<u8> = (0..10_000u32)
+            .flat_map(|at| (at * (n + 1)).to_le_bytes())
+            .collect();
+        rootfs.file(&format!("usr/share/{}/{n}", n % 20), content);
+    }
+    rootfs.settle();
+    let image = format!("oci:{}", dir.join("image").display());
+    let said = run(&[
+        "build",
+        "-q",
+        "--json",
+        "--rootfs",
+        rootfs.str(),
+        "-o",
+        &image,
+    ]);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    (image, said["commit"].as_str().unwrap().to_owned())
+}
+
+fn import(repo: &str, image: &str) -> Command {
+    // A shell ignores signals for what it starts in the background.
+    let mut command = Command::new("env");
+    command
+        .args([
+            "--default-signal=HUP,INT,TERM",
+            env!("CARGO_BIN_EXE_apt-ostree-helper"),
+        ])
+        .args(["import", "-q", "--repo", repo, "-b", "test", image])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+#[test]
+fn an_interrupted_import_harms_nothing_and_the_next_completes() {
+    if !has("ostree") || !is_root() {
+        return;
+    }
+    let dir = scratch();
+    let (image, commit) = image(dir.path());
+    let repo = repository(dir.path(), "measured", "bare-user");
+    let start = Instant::now();
+    assert!(import(&repo, &image).status().unwrap().success());
+    let whole = start.elapsed();
+    // The same moments in every run, in parts of a whole import.
+    for (n, permille) in [3, 120, 250, 380, 500, 610, 720, 810, 900, 960]
+        .into_iter()
+        .enumerate()
+    {
+        for (signal, name) in [(Signal::TERM, "term"), (Signal::KILL, "kill")] {
+            let repo = repository(dir.path(), &format!("{name}-{n}"), "bare-user");
+            let mut child = import(&repo, &image).spawn().unwrap();
+            std::thread::sleep(whole * permille / 1000);
+            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+            kill_process(pid, signal).unwrap();
+            child.wait().unwrap();
+            ostree(&repo, &["fsck", "-q"]);
+            let refs = ostree(&repo, &["refs"]);
+            assert!(
+                refs.is_empty() || ostree(&repo, &["rev-parse", "test"]) == commit,
+                "{refs}"
+            );
+            if signal == Signal::TERM && refs.is_empty() {
+                let find = ["-path", "*/objects/*", "-type", "f"];
+                let left = common::succeed(Command::new("find").arg(&repo).args(find));
+                let staged = common::succeed(Command::new("find").arg(&repo).args([
+                    "-name",
+                    "staging-*",
+                    "-type",
+                    "d",
+                ]));
+                assert_eq!((left.as_str(), staged.as_str()), ("", ""), "at {permille}");
+            }
+            assert!(import(&repo, &image).status().unwrap().success());
+            assert_eq!(ostree(&repo, &["rev-parse", "test"]), commit);
+            ostree(&repo, &["fsck", "-q"]);
+            std::fs::remove_dir_all(&repo).unwrap();
+        }
+    }
+    assert!(
+        whole > Duration::from_millis(20),
+        "{whole:?} is too short to be interrupted"
+    );
+}
