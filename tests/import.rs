@@ -144,6 +144,8 @@ fn layers() -> Vec<Vec<u8>> {
         .add("usr/share/late/x", File(b"x"))
         .add("usr/share/dir/file", File(b"in a directory"))
         .add("usr/share/file", File(b"a file"))
+        .member(b"usr/share/remade/", Dir, 0o700, (1, 2))
+        .add("usr/share/remade/old", File(b"old"))
         .add("lib", Link("usr/lib"))
         .add("dev/null", File(b"left out"))
         .add("tmp/", Dir);
@@ -159,6 +161,9 @@ fn layers() -> Vec<Vec<u8>> {
         .add("usr/share/dir", File(b"now a file"))
         .add("usr/share/file/", Dir)
         .add("usr/share/file/in", File(b"now a directory"))
+        // So may a whiteout: the directory is another one, wherever the marker stands.
+        .add("usr/share/remade/new", File(b"new"))
+        .add("usr/share/.wh.remade", File(b""))
         .add("usr/bin/hard", Hard("usr/bin/a"));
     let mut top = Tar::default();
     top.member(b"usr/share/", Dir, 0o700, (0, 0))
@@ -211,6 +216,8 @@ fn layers_are_applied_one_on_the_other() {
         ("usr/share/late/deep/new", Some("new")),
         ("usr/share/dir", Some("now a file")),
         ("usr/share/file/in", Some("now a directory")),
+        ("usr/share/remade/new", Some("new")),
+        ("usr/share/remade/old", None),
         ("dev/null", None),
         ("sysroot/ostree", None),
         ("etc", None),
@@ -222,6 +229,7 @@ fn layers_are_applied_one_on_the_other() {
     assert_eq!(mode(""), (0o711, 0, 0));
     assert_eq!(mode("usr/share"), (0o700, 0, 0));
     assert_eq!(mode("usr/bin"), (0o755, 0, 0), "nobody named it");
+    assert_eq!(mode("usr/share/remade"), (0o755, 0, 0), "made anew");
     assert_eq!(mode("usr/bin/b"), (0o4755, 3, 4_000_000));
     assert_eq!(nodes["usr/bin/b"].5["user.note"], b"a\nb\0c");
     assert_eq!(nodes["usr/bin/soft"].4, "../../nowhere");

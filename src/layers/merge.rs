@@ -276,7 +276,8 @@ impl Merged {
         Ok(())
     }
 
-    /// Removes what lower layers have at a name; what this layer has brought there stays.
+    /// Removes what lower layers have at a name; what this layer has brought there stays, in a directory
+    /// that is made anew unless the layer names it.
     fn white_out(&mut self, parent: &str, name: &str) {
         let Some(parent) = self.find(parent) else {
             return;
@@ -287,6 +288,7 @@ impl Merged {
         if self.nodes[node].reached < self.layer {
             self.nodes[parent].children.remove(name);
         } else {
+            self.forget_lower_metadata(node);
             self.remove_lower(node);
         }
     }
@@ -299,13 +301,18 @@ impl Merged {
             let mut children = std::mem::take(&mut self.nodes[at].children);
             children.retain(|_, child| self.nodes[*child].reached == self.layer);
             for child in children.values() {
-                let node = &mut self.nodes[*child];
-                if node.layer < self.layer {
-                    node.metadata = Metadata::directory(0o755);
-                }
+                self.forget_lower_metadata(*child);
             }
             pending.extend(children.values().copied());
             self.nodes[at].children = children;
+        }
+    }
+
+    /// Makes a directory anew of which this layer names only what is in it.
+    fn forget_lower_metadata(&mut self, directory: NodeId) {
+        let node = &mut self.nodes[directory];
+        if node.layer < self.layer {
+            node.metadata = Metadata::directory(0o755);
         }
     }
 
