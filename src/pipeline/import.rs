@@ -1,6 +1,6 @@
 //! An image becomes a commit in a repository, whole or not at all.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -256,6 +256,7 @@ impl<'a> Import<'a> {
         let mut walk = Reach {
             repository: self.repository,
             seen: HashSet::new(),
+            dirtrees: HashMap::new(),
             missing: Vec::new(),
             count: 0,
         };
@@ -295,10 +296,13 @@ impl Read for Watched<'_> {
     }
 }
 
-/// Walks over all objects that a commit reaches, each once.
+/// Walks over all objects that a commit reaches; what is missing is told once.
 struct Reach<'a> {
     repository: &'a Repository,
+    /// Files and the metadata of directories.
     seen: HashSet<Checksum>,
+    /// How deep each dirtree has been met at most.
+    dirtrees: HashMap<Checksum, usize>,
     missing: Vec<String>,
     count: usize,
 }
@@ -314,15 +318,21 @@ impl Reach<'_> {
             {
                 self.lacks(dirmeta, "dirmeta", &path);
             }
-            if !self.seen.insert(dirtree) {
+            // One that is shared is followed again where it lies deeper than before.
+            let depth = path.components().count();
+            let known = self.dirtrees.get(&dirtree).copied();
+            if known.is_some_and(|known| depth <= known) {
                 continue;
             }
+            self.dirtrees.insert(dirtree, depth);
             ensure!(
-                path.components().count() <= MAX_DEPTH + 1,
+                depth <= MAX_DEPTH + 1,
                 "the directories of commit {checksum} lie more than {MAX_DEPTH} deep, deeper than OSTree goes"
             );
             let Some(object) = self.metadata(MetadataKind::Dirtree, dirtree)? else {
-                self.lacks(dirtree, "dirtree", &path);
+                if known.is_none() {
+                    self.lacks(dirtree, "dirtree", &path);
+                }
                 continue;
             };
             let listed = parse::dirtree(&object)
