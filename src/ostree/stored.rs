@@ -12,6 +12,10 @@ use super::parse::{self, ParsedCommit, ParsedDirmeta};
 use crate::checksum::Checksum;
 use crate::tree::{EntryId, Kind, Metadata, Tree, TreeBuilder, Xattrs};
 
+/// How many files and directories a commit may have, more than any system. A few objects that share
+/// directories can stand for more than any machine holds.
+const MAX_ENTRIES: u64 = 1 << 22;
+
 /// The kinds of metadata objects (ostree-core.h, `OstreeObjectType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetadataKind {
@@ -110,7 +114,7 @@ impl StoredCommit {
     ///
     /// # Errors
     /// When an object is missing or damaged; when the commit has both `/etc` and `/usr/etc`. The path
-    /// is named.
+    /// is named. When its directories lie too deep or it has too many entries.
     pub fn read(store: &dyn FileStore, checksum: Checksum) -> Result<Self> {
         let object = load_metadata(store, MetadataKind::Commit, checksum)?;
         let parsed = parse::commit(&object)
@@ -126,6 +130,12 @@ impl StoredCommit {
             },
             headers: HashMap::new(),
         };
+        let count = reader.count(parsed.dirtree, 0, &mut HashMap::new());
+        let count = count.with_context(|| format!("reading commit {checksum}"))?;
+        ensure!(
+            count <= MAX_ENTRIES,
+            "commit {checksum} has more than {MAX_ENTRIES} files and directories, which no system has"
+        );
         let root = reader.directory(parsed.dirmeta).context("reading /")?;
         let mut builder = TreeBuilder::exact(directory_metadata(root));
         let mut checksums = vec![Checksum::default()];
@@ -163,10 +173,7 @@ impl Reader<'_> {
         let mut pending = vec![(EntryId::ROOT, Utf8PathBuf::new(), root)];
         let mut root_has_etc = false;
         while let Some((id, path, dirtree)) = pending.pop() {
-            ensure!(
-                path.components().count() <= MAX_DEPTH,
-                "its directories lie more than {MAX_DEPTH} deep, deeper than OSTree goes"
-            );
+            ensure_depth(path.components().count())?;
             let listed = self
                 .list(dirtree)
                 .with_context(|| format!("reading directory /{path}"))?;
@@ -195,6 +202,29 @@ impl Reader<'_> {
             }
         }
         Ok(())
+    }
+
+    /// How many entries a directory has, with all below; one that is shared is looked at once. What
+    /// cannot be read has none: the walk, which knows the path, tells.
+    fn count(
+        &mut self,
+        dirtree: Checksum,
+        depth: usize,
+        known: &mut HashMap<Checksum, u64>,
+    ) -> Result<u64> {
+        if let Some(count) = known.get(&dirtree) {
+            return Ok(*count);
+        }
+        ensure_depth(depth)?;
+        let Ok(listed) = self.list(dirtree) else {
+            return Ok(0);
+        };
+        let mut count = (listed.files.len() + listed.directories.len()) as u64;
+        for (_, below, _) in listed.directories {
+            count = count.saturating_add(self.count(below, depth + 1, known)?);
+        }
+        known.insert(dirtree, count);
+        Ok(count)
     }
 
     fn list(&mut self, checksum: Checksum) -> Result<parse::ParsedDirtree> {
@@ -232,6 +262,14 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+fn ensure_depth(depth: usize) -> Result<()> {
+    ensure!(
+        depth <= MAX_DEPTH,
+        "its directories lie more than {MAX_DEPTH} deep, deeper than OSTree goes"
+    );
+    Ok(())
 }
 
 /// The directory that an entry of the commit is in; `/usr/etc` is `/etc`.
