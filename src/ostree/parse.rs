@@ -74,8 +74,11 @@ pub fn dirtree(object: &[u8]) -> Result<ParsedDirtree> {
             name.escape_default()
         );
     }
+    let is_file = |name: &String| parsed.files.binary_search_by(|(file, _)| file.cmp(name));
     ensure!(
-        files.is_sorted_by(|a, b| a < b) && directories.is_sorted_by(|a, b| a < b),
+        files.is_sorted_by(|a, b| a < b)
+            && directories.clone().is_sorted_by(|a, b| a < b)
+            && !directories.clone().any(|name| is_file(name).is_ok()),
         "its names are not in order, or one is there twice"
     );
     Ok(parsed)
@@ -241,6 +244,8 @@ mod tests {
             let object = objects::dirtree(&[], &directories);
             assert!(dirtree(&object).is_err(), "{names:?}");
         }
+        let both = objects::dirtree(&[("a", sum), ("b", sum)], &[("b", sum, sum)]);
+        assert!(dirtree(&both).is_err());
         let object = objects::dirtree(&[("a", sum), ("b", sum)], &[("ü", sum, sum)]);
         let parsed = dirtree(&object).unwrap();
         assert_eq!(parsed.files, [("a".into(), sum), ("b".into(), sum)]);
