@@ -53,7 +53,8 @@ pub fn array(bytes: &[u8], alignment: usize) -> Option<Vec<&[u8]>> {
     let last = bytes.len().checked_sub(width)?;
     let body = offset(&bytes[last..]);
     let ends = bytes.get(body..)?;
-    if ends.len() % width != 0 {
+    // An array with bytes has elements, each with its offset.
+    if ends.is_empty() || ends.len() % width != 0 {
         return None;
     }
     let mut elements = Vec::with_capacity(ends.len() / width);
@@ -116,6 +117,16 @@ mod tests {
 
     use super::super::{self as write, Tuple};
     use super::*;
+
+    /// glib of Debian 12 takes such an array for an empty one, and says that it is in normal form.
+    #[test]
+    fn an_array_that_ends_with_its_bytes_is_damaged() {
+        let mut written = write::array([b"an element".to_vec()]);
+        assert_eq!(array(&written, 1), Some(vec![&b"an element"[..]]));
+        let len = written.len();
+        written[len - 1] = u8::try_from(len).unwrap();
+        assert_eq!(array(&written, 1), None);
+    }
 
     proptest! {
         #[test]
