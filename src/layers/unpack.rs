@@ -68,7 +68,9 @@ pub fn unpack_commit_layer<R: Read>(
                 "{name} belongs to another commit than {}",
                 commit.checksum
             );
-            commit.detached = Some(objects.read_metadata(name, entry)?);
+            let detached = objects.read_metadata(name, entry)?;
+            parse::detached(&detached).with_context(|| format!("object {name} is damaged"))?;
+            commit.detached = Some(detached);
             next = objects.next()?;
         }
     }

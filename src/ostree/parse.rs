@@ -92,6 +92,15 @@ pub fn dirmeta(object: &[u8]) -> Result<ParsedDirmeta> {
     parse_dirmeta(object).context("it is not a dirmeta object")
 }
 
+/// Checks that the metadata kept beside a commit can be read; no checksum covers it.
+///
+/// # Errors
+/// When it cannot.
+pub fn detached(object: &[u8]) -> Result<()> {
+    dictionary(object).context("it is not a dictionary")?;
+    Ok(())
+}
+
 /// Takes extended attributes apart, `a(ayay)`.
 ///
 /// # Errors
