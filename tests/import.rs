@@ -5,16 +5,12 @@
 mod common;
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use common::{
-    ImageWriter, Nodes, Rootfs, Tar, What, differences, fail, has, helper, is_root, odd, ostree,
-    read_image, read_rootfs, read_tree, repository, run, scratch, stderr, tiny,
+    Files, ImageWriter, Tar, What, differences, fail, files, gzip, has, helper, in_a_checkout,
+    is_root, keys, odd, ostree, read_image, read_tree, repository, run, scratch, stderr, tiny,
 };
-use ed25519_dalek::SigningKey;
 use serde_json::Value;
 
 fn can_run() -> bool {
@@ -36,16 +32,12 @@ fn checkout(dir: &Path, repo: &str) -> PathBuf {
     path
 }
 
-/// A rootfs as a checkout of its commit has it.
-fn in_a_checkout(rootfs: &Rootfs) -> Nodes {
-    let nodes = read_rootfs(&rootfs.path).into_iter();
-    let moved = nodes.map(
-        |(path, node)| match path == "etc" || path.starts_with("etc/") {
-            true => (format!("usr/{path}"), node),
-            false => (path, node),
-        },
-    );
-    moved.collect()
+/// What a repository has for good; the branch is written anew.
+fn objects(repo: &str) -> Files {
+    let mut files = files(repo);
+    let is_ref = |path: &PathBuf| path.starts_with(Path::new(repo).join("refs"));
+    files.retain(|path, file| file.is_some() && !is_ref(path));
+    files
 }
 
 #[test]
@@ -86,8 +78,10 @@ fn what_build_made_comes_back_as_it_was() {
         assert_eq!(said["commit"], import(&repo, &image, &[]), "{image} {mode}");
         let found = read_tree(&checkout(dir.path(), &repo));
         assert_eq!(differences(&found, &in_a_checkout(&rootfs)), "", "{mode}");
-        // Once more: nothing is new, nothing is lost.
+        // Once more: nothing is new, nothing is lost, nothing is written again.
+        let before = objects(&repo);
         assert_eq!(said["commit"], import(&repo, &image, &[]));
+        assert_eq!(objects(&repo), before, "{mode}");
         fs::remove_dir_all(&repo).unwrap();
         let made = dir.path().join("image");
         let _ = fs::remove_file(&made).or_else(|_| fs::remove_dir_all(&made));
@@ -243,11 +237,6 @@ fn every_packing_and_dockers_types_are_read() {
         return;
     }
     let dir = scratch();
-    let gzip = |bytes: &[u8]| {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
-    };
     let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
     let plain = layers();
     let wanted = {
@@ -317,20 +306,6 @@ fn layers_on_top_of_a_commit_change_its_tree() {
     wanted.retain(|path, _| !path.starts_with("sysroot/"));
     let found = read_tree(&checkout(dir.path(), &repo));
     assert_eq!(differences(&found, &wanted), "");
-}
-
-/// A secret and a public key in files.
-fn keys(dir: &Path, seed: u8) -> (String, String) {
-    let key = SigningKey::from_bytes(&[seed; 32]);
-    let write = |name: &str, bytes: &[u8]| {
-        let path = dir.join(format!("{name}-{seed}"));
-        fs::write(&path, BASE64.encode(bytes)).unwrap();
-        format!("ed25519={}", path.display())
-    };
-    (
-        write("secret", &key.to_keypair_bytes()),
-        write("public", key.verifying_key().as_bytes()),
-    )
 }
 
 #[test]

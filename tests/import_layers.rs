@@ -5,12 +5,11 @@
 mod common;
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 use common::{
-    EMPTIED, ImageWriter, Node, Nodes, Tar, What, Xattrs, differences, has, is_root, odd, ostree,
-    read_tree, repository, run, scratch, sha256,
+    EMPTIED, ImageWriter, Node, Nodes, Tar, What, Xattrs, differences, gzip, has, is_root, odd,
+    ostree, read_tree, repository, run, scratch, sha256,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -241,12 +240,7 @@ fn packed(layer: &[u8], how: u8) -> Option<Vec<u8>> {
     match how {
         0 => None,
         1 => Some(zstd::encode_all(layer, 1).unwrap()),
-        _ => {
-            let fast = flate2::Compression::fast();
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), fast);
-            encoder.write_all(layer).unwrap();
-            Some(encoder.finish().unwrap())
-        }
+        _ => Some(gzip(layer)),
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod image;
+mod place;
 mod rootfs;
 mod writer;
 
@@ -9,8 +10,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ed25519_dalek::SigningKey;
 #[allow(unused_imports)]
 pub use image::*;
+#[allow(unused_imports)]
+pub use place::*;
 #[allow(unused_imports)]
 pub use rootfs::*;
 use tempfile::TempDir;
@@ -106,6 +112,20 @@ pub fn repository(dir: &Path, name: &str, mode: &str) -> String {
 pub fn ostree(repo: &str, arguments: &[&str]) -> String {
     let mut command = Command::new("ostree");
     succeed(command.arg(format!("--repo={repo}")).args(arguments))
+}
+
+/// A secret and a public key in files, as options take them.
+pub fn keys(dir: &Path, seed: u8) -> (String, String) {
+    let key = SigningKey::from_bytes(&[seed; 32]);
+    let write = |name: &str, bytes: &[u8]| {
+        let path = dir.join(format!("{name}-{seed}"));
+        fs::write(&path, BASE64.encode(bytes)).unwrap();
+        format!("ed25519={}", path.display())
+    };
+    (
+        write("secret", &key.to_keypair_bytes()),
+        write("public", key.verifying_key().as_bytes()),
+    )
 }
 
 /// The independent judge of layouts (`oci-judge`), where it is at hand.

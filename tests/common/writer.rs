@@ -155,6 +155,8 @@ pub struct ImageWriter {
     pub docker: bool,
     /// Blobs that are left out.
     pub left_out: Vec<usize>,
+    /// What is stored under the name of a blob, where that lies.
+    pub instead: Option<(usize, Vec<u8>)>,
     /// How many bytes at the end of a blob are missing.
     pub cut: Option<(usize, usize)>,
 }
@@ -162,6 +164,14 @@ pub struct ImageWriter {
 /// The diff id of a layer.
 pub fn diff_id(layer: &[u8]) -> String {
     format!("sha256:{}", sha256(layer))
+}
+
+/// Bytes as gzip packs them.
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let fast = flate2::Compression::fast();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), fast);
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
 }
 
 impl ImageWriter {
@@ -221,6 +231,9 @@ impl ImageWriter {
             let path: PathBuf = blobs.join(digest.trim_start_matches("sha256:"));
             if self.left_out.contains(&at) {
                 fs::remove_file(&path).unwrap();
+            }
+            if let Some((_, other)) = self.instead.as_ref().filter(|(lies, _)| *lies == at) {
+                fs::write(&path, other).unwrap();
             }
             if let Some((_, missing)) = self.cut.filter(|(cut, _)| *cut == at) {
                 let file = fs::File::options().write(true).open(&path).unwrap();
