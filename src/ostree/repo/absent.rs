@@ -119,7 +119,12 @@ impl Transaction<'_> {
     ///
     /// # Errors
     /// None.
-    pub fn metadata(&self, _kind: MetadataKind, _checksum: Checksum, _object: &[u8]) -> Result<()> {
+    pub fn metadata(
+        &mut self,
+        _kind: MetadataKind,
+        _checksum: Checksum,
+        _object: &[u8],
+    ) -> Result<()> {
         match self.0 {}
     }
 

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, Write};
 use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use ostree::gio::{self, prelude::*};
-use ostree::{ObjectType, Repo, RepoMode};
+use ostree::{Repo, RepoMode};
 
 use super::NewFile;
 use super::linked::{NO_CANCELLABLE, Repository, object_type, variant};
@@ -25,6 +25,8 @@ pub struct Transaction<'a> {
     repository: &'a Repository,
     /// Removes what was written so far, also when a signal ends the process; none when that is over.
     undo: Option<Undo>,
+    /// The commits among what was written.
+    commits: Vec<Checksum>,
     buffer: Vec<u8>,
 }
 
@@ -51,6 +53,7 @@ impl<'a> Transaction<'a> {
         Ok(Self {
             repository,
             undo: Some(undo),
+            commits: Vec::new(),
             buffer: Vec::new(),
         })
     }
@@ -59,7 +62,12 @@ impl<'a> Transaction<'a> {
     ///
     /// # Errors
     /// When it is not what its name says, or cannot be written.
-    pub fn metadata(&self, kind: MetadataKind, checksum: Checksum, object: &[u8]) -> Result<()> {
+    pub fn metadata(
+        &mut self,
+        kind: MetadataKind,
+        checksum: Checksum,
+        object: &[u8],
+    ) -> Result<()> {
         let of_type = match kind {
             MetadataKind::Commit => "(a{sv}aya(say)sstayay)",
             MetadataKind::Dirtree => "(a(say)a(sayay))",
@@ -76,6 +84,9 @@ impl<'a> Transaction<'a> {
         self.repo()
             .write_metadata(object_type(kind), Some(&name), &object, NO_CANCELLABLE)
             .with_context(|| format!("writing object {checksum}.{extension}"))?;
+        if kind == MetadataKind::Commit && !self.commits.contains(&checksum) {
+            self.commits.push(checksum);
+        }
         Ok(())
     }
 
@@ -204,8 +215,8 @@ impl<'a> Transaction<'a> {
     }
 
     /// Makes all that was written part of the repository, with `branch` pointing at `commit`, whose detached metadata
-    /// is set too. The commit counts as partial until everything is in its place, so that `ostree
-    /// fsck` passes at every moment.
+    /// is set too. Each commit that was written counts as partial until everything is in its place, so
+    /// that `ostree fsck` passes at every moment.
     ///
     /// # Errors
     /// When the repository cannot be written; nothing is named by a branch then.
@@ -214,27 +225,30 @@ impl<'a> Transaction<'a> {
         let repo = self.repo();
         let name = commit.checksum.to_string();
         let context = || format!("writing to the repository {path}");
-        let was_there = repo
-            .has_object(ObjectType::Commit, &name, NO_CANCELLABLE)
-            .with_context(context)?;
-        let partial = PartialMark::set(repo, &name, was_there).with_context(context)?;
         self.metadata(MetadataKind::Commit, commit.checksum, &commit.object)?;
         if let Some(detached) = &commit.detached {
             let detached = variant(detached, "a{sv}")?;
             repo.write_commit_detached_metadata(&name, Some(&detached), NO_CANCELLABLE)
                 .with_context(context)?;
         }
-        let commit = || repo.commit_transaction(NO_CANCELLABLE);
-        match self.undo.take() {
-            Some(undo) => undo.disarm_with(commit).with_context(context)?,
-            None => commit().with_context(context)?,
+        let commits = std::mem::take(&mut self.commits);
+        let repository = self.repository;
+        // A signal waits until the branch is set too: all of it is there then, or nothing.
+        let commit = || -> Result<()> {
+            let partial = PartialMarks::set(repository, commits).with_context(context)?;
+            repo.commit_transaction(NO_CANCELLABLE)
+                .with_context(context)?;
+            partial.done().with_context(context)?;
+            if let Some(branch) = branch {
+                repo.set_ref_immediate(None, branch, Some(&name), NO_CANCELLABLE)
+                    .with_context(|| format!("setting branch {branch} in {path}"))?;
+            }
+            Ok(())
         };
-        partial.done().with_context(context)?;
-        if let Some(branch) = branch {
-            repo.set_ref_immediate(None, branch, Some(&name), NO_CANCELLABLE)
-                .with_context(|| format!("setting branch {branch} in {path}"))?;
+        match self.undo.take() {
+            Some(undo) => undo.disarm_with(commit),
+            None => commit(),
         }
-        Ok(())
     }
 
     fn repo(&self) -> &'a Repo {
@@ -265,40 +279,61 @@ fn staging_directory(path: &Utf8Path) -> Option<Utf8PathBuf> {
     ours.find(|target| target.is_dir())
 }
 
-/// The mark of a commit that not all objects are there of (`state/COMMIT.commitpartial`).
-struct PartialMark<'a> {
-    repo: &'a Repo,
-    commit: &'a str,
-    remove: bool,
+/// The marks of commits that not all objects are there of (`state/COMMIT.commitpartial`).
+struct PartialMarks<'a> {
+    repository: &'a Repository,
+    commits: Vec<Checksum>,
+    /// Those that this has marked.
+    marked: Vec<Checksum>,
 }
 
-impl<'a> PartialMark<'a> {
-    /// Sets it, unless the whole commit has been there before.
-    fn set(repo: &'a Repo, commit: &'a str, was_there: bool) -> Result<Self> {
-        if !was_there {
-            repo.mark_commit_partial(commit, true)?;
+impl<'a> PartialMarks<'a> {
+    /// Sets them, but for commits that have been there before.
+    fn set(repository: &'a Repository, commits: Vec<Checksum>) -> Result<Self> {
+        let mut marks = Self {
+            repository,
+            commits,
+            marked: Vec::new(),
+        };
+        for commit in &marks.commits {
+            if !is_stored(repository, *commit) {
+                let repo = repository.inner();
+                repo.mark_commit_partial(&commit.to_string(), true)?;
+                marks.marked.push(*commit);
+            }
         }
-        Ok(Self {
-            repo,
-            commit,
-            remove: !was_there,
-        })
+        Ok(marks)
     }
 
-    /// Removes it, also where an earlier pull has left one: every object is there now.
+    /// Removes them, also where an earlier pull has left one: every object is there now.
     fn done(mut self) -> Result<()> {
-        self.remove = false;
-        Ok(self.repo.mark_commit_partial(self.commit, false)?)
+        self.marked.clear();
+        for commit in &self.commits {
+            let repo = self.repository.inner();
+            repo.mark_commit_partial(&commit.to_string(), false)?;
+        }
+        Ok(())
     }
 }
 
-impl Drop for PartialMark<'_> {
+impl Drop for PartialMarks<'_> {
     fn drop(&mut self) {
-        if self.remove {
-            // The commit is not there: a mark without one hurts nobody.
-            let _ = self.repo.mark_commit_partial(self.commit, false);
+        // One that has come to its place before the others failed is partial indeed.
+        let absent = |commit: &&Checksum| !is_stored(self.repository, **commit);
+        for commit in self.marked.iter().filter(absent) {
+            let repo = self.repository.inner();
+            let _ = repo.mark_commit_partial(&commit.to_string(), false);
         }
     }
+}
+
+/// Whether a commit is in the repository for good. libostree also finds what a transaction has
+/// written, this one or one that was killed.
+fn is_stored(repository: &Repository, commit: Checksum) -> bool {
+    let name = commit.to_string();
+    let (prefix, rest) = name.split_at(2);
+    let object = repository.path().join("objects").join(prefix);
+    object.join(format!("{rest}.commit")).exists()
 }
 
 fn mode(header: &FileHeader) -> u32 {
