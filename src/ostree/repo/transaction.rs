@@ -1,11 +1,12 @@
 //! Writing to a repository: all or nothing.
 
 use std::io::{Read, Seek, Write};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use ostree::gio::{self, prelude::*};
-use ostree::{ObjectType, Repo, RepoMode};
+use ostree::{Repo, RepoMode};
 
 use super::NewFile;
 use super::linked::{NO_CANCELLABLE, Repository, object_type, variant};
@@ -25,8 +26,13 @@ pub struct Transaction<'a> {
     repository: &'a Repository,
     /// Removes what was written so far, also when a signal ends the process; none when that is over.
     undo: Option<Undo>,
+    /// The commits that were marked as partial.
+    marked: Marked,
     buffer: Vec<u8>,
 }
+
+/// Names of commits; shared with what undoes the marks when a signal ends the process.
+type Marked = Arc<Mutex<Vec<String>>>;
 
 impl<'a> Transaction<'a> {
     pub(super) fn begin(repository: &'a Repository) -> Result<Self> {
@@ -38,11 +44,17 @@ impl<'a> Transaction<'a> {
             repo.prepare_transaction(NO_CANCELLABLE)?;
             Ok(staging_directory(path))
         };
+        let marked = Marked::default();
         let remove = |staging: &Option<Utf8PathBuf>| {
-            let staging = staging.clone();
+            let (staging, marked) = (staging.clone(), Arc::clone(&marked));
+            let state = path.join("state");
             move || {
                 if let Some(staging) = staging {
                     remove_tree(&staging);
+                }
+                for commit in locked(&marked).drain(..) {
+                    // A mark without its commit hurts nobody.
+                    let _ = std::fs::remove_file(state.join(format!("{commit}.commitpartial")));
                 }
             }
         };
@@ -51,8 +63,28 @@ impl<'a> Transaction<'a> {
         Ok(Self {
             repository,
             undo: Some(undo),
+            marked,
             buffer: Vec::new(),
         })
+    }
+
+    /// Marks a commit as one that not all objects are there of (`state/COMMIT.commitpartial`), unless the
+    /// repository has it, or others have marked it.
+    fn mark_partial(&self, commit: &str) -> Result<()> {
+        let (prefix, rest) = commit.split_at(2);
+        let path = self.repository.path();
+        // Not what libostree says, which counts what is only staged.
+        let object = path.join(format!("objects/{prefix}/{rest}.commit"));
+        let mark = path.join(format!("state/{commit}.commitpartial"));
+        if !object.exists() && !mark.exists() {
+            self.marked().push(commit.to_owned());
+            self.repo().mark_commit_partial(commit, true)?;
+        }
+        Ok(())
+    }
+
+    fn marked(&self) -> MutexGuard<'_, Vec<String>> {
+        locked(&self.marked)
     }
 
     /// Writes a metadata object, unless it is there.
@@ -73,6 +105,9 @@ impl<'a> Transaction<'a> {
         );
         let object = variant(object, of_type)?;
         let name = checksum.to_string();
+        if kind == MetadataKind::Commit {
+            self.mark_partial(&name)?;
+        }
         self.repo()
             .write_metadata(object_type(kind), Some(&name), &object, NO_CANCELLABLE)
             .with_context(|| format!("writing object {checksum}.{extension}"))?;
@@ -214,10 +249,6 @@ impl<'a> Transaction<'a> {
         let repo = self.repo();
         let name = commit.checksum.to_string();
         let context = || format!("writing to the repository {path}");
-        let was_there = repo
-            .has_object(ObjectType::Commit, &name, NO_CANCELLABLE)
-            .with_context(context)?;
-        let partial = PartialMark::set(repo, &name, was_there).with_context(context)?;
         self.metadata(MetadataKind::Commit, commit.checksum, &commit.object)?;
         if let Some(detached) = &commit.detached {
             let detached = variant(detached, "a{sv}")?;
@@ -229,7 +260,13 @@ impl<'a> Transaction<'a> {
             Some(undo) => undo.disarm_with(commit).with_context(context)?,
             None => commit().with_context(context)?,
         };
-        partial.done().with_context(context)?;
+        // Also where an earlier pull has left a mark: every object is there now.
+        let mut complete = std::mem::take(&mut *self.marked());
+        complete.push(name.clone());
+        for commit in &complete {
+            repo.mark_commit_partial(commit, false)
+                .with_context(context)?;
+        }
         if let Some(branch) = branch {
             repo.set_ref_immediate(None, branch, Some(&name), NO_CANCELLABLE)
                 .with_context(|| format!("setting branch {branch} in {path}"))?;
@@ -254,6 +291,13 @@ impl Drop for Transaction<'_> {
     }
 }
 
+/// The names; a panic elsewhere must not keep marks from being removed.
+fn locked(marked: &Marked) -> MutexGuard<'_, Vec<String>> {
+    marked
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 /// The directory in which libostree keeps what a transaction of this process has written to the
 /// repository at `path`; it tells nobody but the kernel.
 fn staging_directory(path: &Utf8Path) -> Option<Utf8PathBuf> {
@@ -263,42 +307,6 @@ fn staging_directory(path: &Utf8Path) -> Option<Utf8PathBuf> {
         files.filter_map(|file| Utf8PathBuf::try_from(file.path().read_link().ok()?).ok());
     let mut ours = targets.filter(|target| target.as_str().starts_with(prefix.as_str()));
     ours.find(|target| target.is_dir())
-}
-
-/// The mark of a commit that not all objects are there of (`state/COMMIT.commitpartial`).
-struct PartialMark<'a> {
-    repo: &'a Repo,
-    commit: &'a str,
-    remove: bool,
-}
-
-impl<'a> PartialMark<'a> {
-    /// Sets it, unless the whole commit has been there before.
-    fn set(repo: &'a Repo, commit: &'a str, was_there: bool) -> Result<Self> {
-        if !was_there {
-            repo.mark_commit_partial(commit, true)?;
-        }
-        Ok(Self {
-            repo,
-            commit,
-            remove: !was_there,
-        })
-    }
-
-    /// Removes it, also where an earlier pull has left one: every object is there now.
-    fn done(mut self) -> Result<()> {
-        self.remove = false;
-        Ok(self.repo.mark_commit_partial(self.commit, false)?)
-    }
-}
-
-impl Drop for PartialMark<'_> {
-    fn drop(&mut self) {
-        if self.remove {
-            // The commit is not there: a mark without one hurts nobody.
-            let _ = self.repo.mark_commit_partial(self.commit, false);
-        }
-    }
 }
 
 fn mode(header: &FileHeader) -> u32 {
