@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use common::{
-    ImageWriter, Nodes, Rootfs, Tar, What, differences, fail, has, helper, is_root, odd, ostree,
-    read_image, read_rootfs, read_tree, repository, run, scratch, stderr, tiny,
+    ImageWriter, Tar, What, differences, fail, has, helper, in_a_checkout, is_root, odd, ostree,
+    read_image, read_tree, repository, run, scratch, stderr, tiny,
 };
 use ed25519_dalek::SigningKey;
 use serde_json::Value;
@@ -34,18 +34,6 @@ fn checkout(dir: &Path, repo: &str) -> PathBuf {
     let _ = fs::remove_dir_all(&path);
     ostree(repo, &["checkout", "test", path.to_str().unwrap()]);
     path
-}
-
-/// A rootfs as a checkout of its commit has it.
-fn in_a_checkout(rootfs: &Rootfs) -> Nodes {
-    let nodes = read_rootfs(&rootfs.path).into_iter();
-    let moved = nodes.map(
-        |(path, node)| match path == "etc" || path.starts_with("etc/") {
-            true => (format!("usr/{path}"), node),
-            false => (path, node),
-        },
-    );
-    moved.collect()
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{
-    Nodes, Rootfs, differences, fail, has, helper, is_root, odd, ostree, read_rootfs, read_tree,
+    Rootfs, differences, fail, has, helper, in_a_checkout, is_root, odd, ostree, read_tree,
     repository, run, scratch, stderr, succeed, tiny,
 };
 use serde_json::Value;
@@ -41,18 +41,6 @@ fn commit_of_build(dir: &Path, rootfs: &Rootfs) -> String {
     ]);
     let said: Value = serde_json::from_str(&said).unwrap();
     said["commit"].as_str().unwrap().to_owned()
-}
-
-/// A rootfs as a checkout of its commit has it.
-fn in_a_checkout(rootfs: &Rootfs) -> Nodes {
-    let nodes = read_rootfs(&rootfs.path).into_iter();
-    let moved = nodes.map(
-        |(path, node)| match path == "etc" || path.starts_with("etc/") {
-            true => (format!("usr/{path}"), node),
-            false => (path, node),
-        },
-    );
-    moved.collect()
 }
 
 #[test]

@@ -108,6 +108,18 @@ pub fn ostree(repo: &str, arguments: &[&str]) -> String {
     succeed(command.arg(format!("--repo={repo}")).args(arguments))
 }
 
+/// A rootfs as a checkout of its commit has it.
+pub fn in_a_checkout(rootfs: &Rootfs) -> Nodes {
+    let nodes = read_rootfs(&rootfs.path).into_iter();
+    let moved = nodes.map(
+        |(path, node)| match path == "etc" || path.starts_with("etc/") {
+            true => (format!("usr/{path}"), node),
+            false => (path, node),
+        },
+    );
+    moved.collect()
+}
+
 /// The independent judge of layouts (`oci-judge`), where it is at hand.
 pub fn judge() -> Option<PathBuf> {
     std::env::var_os("AOH_OCI_JUDGE").map(PathBuf::from)
