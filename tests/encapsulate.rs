@@ -97,8 +97,10 @@ fn a_commit_gives_the_layers_of_build() {
             assert_eq!(label(&image, name), label(&built, name), "{name}");
         }
         assert_eq!(image.config["created"], built.config["created"]);
-        let (_, output) = place.layout("encapsulated");
-        judged(&["verify", &output, "--ostree"]);
+        if version == "2" {
+            let (_, output) = place.layout("encapsulated");
+            judged(&["verify", &output, "--ostree"]);
+        }
     }
 }
 

@@ -80,7 +80,7 @@ pub trait FileStore: ObjectStore {
 /// # Errors
 /// When it is missing, cannot be read, or is damaged.
 pub fn load_metadata(
-    store: &dyn ObjectStore,
+    store: &(impl ObjectStore + ?Sized),
     kind: MetadataKind,
     checksum: Checksum,
 ) -> Result<Vec<u8>> {

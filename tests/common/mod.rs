@@ -114,6 +114,18 @@ pub fn ostree(repo: &str, arguments: &[&str]) -> String {
     succeed(command.arg(format!("--repo={repo}")).args(arguments))
 }
 
+/// A rootfs as a checkout of its commit has it.
+pub fn in_a_checkout(rootfs: &Rootfs) -> Nodes {
+    let nodes = read_rootfs(&rootfs.path).into_iter();
+    let moved = nodes.map(
+        |(path, node)| match path == "etc" || path.starts_with("etc/") {
+            true => (format!("usr/{path}"), node),
+            false => (path, node),
+        },
+    );
+    moved.collect()
+}
+
 /// A secret and a public key in files, as options take them.
 pub fn keys(dir: &Path, seed: u8) -> (String, String) {
     let key = SigningKey::from_bytes(&[seed; 32]);

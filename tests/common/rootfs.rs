@@ -268,18 +268,6 @@ pub fn read_rootfs(root: &Path) -> Nodes {
     nodes
 }
 
-/// A rootfs as a checkout of its commit has it.
-pub fn in_a_checkout(rootfs: &Rootfs) -> Nodes {
-    let nodes = read_rootfs(&rootfs.path).into_iter();
-    let moved = nodes.map(
-        |(path, node)| match path == "etc" || path.starts_with("etc/") {
-            true => (format!("usr/{path}"), node),
-            false => (path, node),
-        },
-    );
-    moved.collect()
-}
-
 /// What of a tree on disk a commit can hold, but for what labels files for SELinux.
 pub fn read_tree(root: &Path) -> Nodes {
     use std::os::unix::fs::MetadataExt;

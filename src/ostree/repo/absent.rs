@@ -119,12 +119,7 @@ impl Transaction<'_> {
     ///
     /// # Errors
     /// None.
-    pub fn metadata(
-        &mut self,
-        _kind: MetadataKind,
-        _checksum: Checksum,
-        _object: &[u8],
-    ) -> Result<()> {
+    pub fn metadata(&self, _kind: MetadataKind, _checksum: Checksum, _object: &[u8]) -> Result<()> {
         match self.0 {}
     }
 

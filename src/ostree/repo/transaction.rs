@@ -1,6 +1,7 @@
 //! Writing to a repository: all or nothing.
 
 use std::io::{Read, Seek, Write};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -25,10 +26,13 @@ pub struct Transaction<'a> {
     repository: &'a Repository,
     /// Removes what was written so far, also when a signal ends the process; none when that is over.
     undo: Option<Undo>,
-    /// The commits among what was written.
-    commits: Vec<Checksum>,
+    /// The commits that were marked as partial.
+    marked: Marked,
     buffer: Vec<u8>,
 }
+
+/// Names of commits; shared with what undoes the marks when a signal ends the process.
+type Marked = Arc<Mutex<Vec<String>>>;
 
 impl<'a> Transaction<'a> {
     pub(super) fn begin(repository: &'a Repository) -> Result<Self> {
@@ -40,11 +44,17 @@ impl<'a> Transaction<'a> {
             repo.prepare_transaction(NO_CANCELLABLE)?;
             Ok(staging_directory(path))
         };
+        let marked = Marked::default();
         let remove = |staging: &Option<Utf8PathBuf>| {
-            let staging = staging.clone();
+            let (staging, marked) = (staging.clone(), Arc::clone(&marked));
+            let state = path.join("state");
             move || {
                 if let Some(staging) = staging {
                     remove_tree(&staging);
+                }
+                for commit in locked(&marked).drain(..) {
+                    // A mark without its commit hurts nobody.
+                    let _ = std::fs::remove_file(state.join(format!("{commit}.commitpartial")));
                 }
             }
         };
@@ -53,21 +63,35 @@ impl<'a> Transaction<'a> {
         Ok(Self {
             repository,
             undo: Some(undo),
-            commits: Vec::new(),
+            marked,
             buffer: Vec::new(),
         })
+    }
+
+    /// Marks a commit as one that not all objects are there of (`state/COMMIT.commitpartial`), unless the
+    /// repository has it, or others have marked it.
+    fn mark_partial(&self, commit: &str) -> Result<()> {
+        let (prefix, rest) = commit.split_at(2);
+        let path = self.repository.path();
+        // Not what libostree says, which counts what is only staged.
+        let object = path.join(format!("objects/{prefix}/{rest}.commit"));
+        let mark = path.join(format!("state/{commit}.commitpartial"));
+        if !object.exists() && !mark.exists() {
+            self.marked().push(commit.to_owned());
+            self.repo().mark_commit_partial(commit, true)?;
+        }
+        Ok(())
+    }
+
+    fn marked(&self) -> MutexGuard<'_, Vec<String>> {
+        locked(&self.marked)
     }
 
     /// Writes a metadata object, unless it is there.
     ///
     /// # Errors
     /// When it is not what its name says, or cannot be written.
-    pub fn metadata(
-        &mut self,
-        kind: MetadataKind,
-        checksum: Checksum,
-        object: &[u8],
-    ) -> Result<()> {
+    pub fn metadata(&self, kind: MetadataKind, checksum: Checksum, object: &[u8]) -> Result<()> {
         let of_type = match kind {
             MetadataKind::Commit => "(a{sv}aya(say)sstayay)",
             MetadataKind::Dirtree => "(a(say)a(sayay))",
@@ -81,12 +105,12 @@ impl<'a> Transaction<'a> {
         );
         let object = variant(object, of_type)?;
         let name = checksum.to_string();
+        if kind == MetadataKind::Commit {
+            self.mark_partial(&name)?;
+        }
         self.repo()
             .write_metadata(object_type(kind), Some(&name), &object, NO_CANCELLABLE)
             .with_context(|| format!("writing object {checksum}.{extension}"))?;
-        if kind == MetadataKind::Commit && !self.commits.contains(&checksum) {
-            self.commits.push(checksum);
-        }
         Ok(())
     }
 
@@ -215,8 +239,8 @@ impl<'a> Transaction<'a> {
     }
 
     /// Makes all that was written part of the repository, with `branch` pointing at `commit`, whose detached metadata
-    /// is set too. Each commit that was written counts as partial until everything is in its place, so
-    /// that `ostree fsck` passes at every moment.
+    /// is set too. The commit counts as partial until everything is in its place, so that `ostree
+    /// fsck` passes at every moment.
     ///
     /// # Errors
     /// When the repository cannot be written; nothing is named by a branch then.
@@ -231,24 +255,23 @@ impl<'a> Transaction<'a> {
             repo.write_commit_detached_metadata(&name, Some(&detached), NO_CANCELLABLE)
                 .with_context(context)?;
         }
-        let commits = std::mem::take(&mut self.commits);
-        let repository = self.repository;
-        // A signal waits until the branch is set too: all of it is there then, or nothing.
-        let commit = || -> Result<()> {
-            let partial = PartialMarks::set(repository, commits).with_context(context)?;
-            repo.commit_transaction(NO_CANCELLABLE)
-                .with_context(context)?;
-            partial.done().with_context(context)?;
-            if let Some(branch) = branch {
-                repo.set_ref_immediate(None, branch, Some(&name), NO_CANCELLABLE)
-                    .with_context(|| format!("setting branch {branch} in {path}"))?;
-            }
-            Ok(())
-        };
+        let commit = || repo.commit_transaction(NO_CANCELLABLE);
         match self.undo.take() {
-            Some(undo) => undo.disarm_with(commit),
-            None => commit(),
+            Some(undo) => undo.disarm_with(commit).with_context(context)?,
+            None => commit().with_context(context)?,
+        };
+        // Also where an earlier pull has left a mark: every object is there now.
+        let mut complete = std::mem::take(&mut *self.marked());
+        complete.push(name.clone());
+        for commit in &complete {
+            repo.mark_commit_partial(commit, false)
+                .with_context(context)?;
         }
+        if let Some(branch) = branch {
+            repo.set_ref_immediate(None, branch, Some(&name), NO_CANCELLABLE)
+                .with_context(|| format!("setting branch {branch} in {path}"))?;
+        }
+        Ok(())
     }
 
     fn repo(&self) -> &'a Repo {
@@ -268,6 +291,13 @@ impl Drop for Transaction<'_> {
     }
 }
 
+/// The names; a panic elsewhere must not keep marks from being removed.
+fn locked(marked: &Marked) -> MutexGuard<'_, Vec<String>> {
+    marked
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 /// The directory in which libostree keeps what a transaction of this process has written to the
 /// repository at `path`; it tells nobody but the kernel.
 fn staging_directory(path: &Utf8Path) -> Option<Utf8PathBuf> {
@@ -277,63 +307,6 @@ fn staging_directory(path: &Utf8Path) -> Option<Utf8PathBuf> {
         files.filter_map(|file| Utf8PathBuf::try_from(file.path().read_link().ok()?).ok());
     let mut ours = targets.filter(|target| target.as_str().starts_with(prefix.as_str()));
     ours.find(|target| target.is_dir())
-}
-
-/// The marks of commits that not all objects are there of (`state/COMMIT.commitpartial`).
-struct PartialMarks<'a> {
-    repository: &'a Repository,
-    commits: Vec<Checksum>,
-    /// Those that this has marked.
-    marked: Vec<Checksum>,
-}
-
-impl<'a> PartialMarks<'a> {
-    /// Sets them, but for commits that have been there before.
-    fn set(repository: &'a Repository, commits: Vec<Checksum>) -> Result<Self> {
-        let mut marks = Self {
-            repository,
-            commits,
-            marked: Vec::new(),
-        };
-        for commit in &marks.commits {
-            if !is_stored(repository, *commit) {
-                let repo = repository.inner();
-                repo.mark_commit_partial(&commit.to_string(), true)?;
-                marks.marked.push(*commit);
-            }
-        }
-        Ok(marks)
-    }
-
-    /// Removes them, also where an earlier pull has left one: every object is there now.
-    fn done(mut self) -> Result<()> {
-        self.marked.clear();
-        for commit in &self.commits {
-            let repo = self.repository.inner();
-            repo.mark_commit_partial(&commit.to_string(), false)?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for PartialMarks<'_> {
-    fn drop(&mut self) {
-        // One that has come to its place before the others failed is partial indeed.
-        let absent = |commit: &&Checksum| !is_stored(self.repository, **commit);
-        for commit in self.marked.iter().filter(absent) {
-            let repo = self.repository.inner();
-            let _ = repo.mark_commit_partial(&commit.to_string(), false);
-        }
-    }
-}
-
-/// Whether a commit is in the repository for good. libostree also finds what a transaction has
-/// written, this one or one that was killed.
-fn is_stored(repository: &Repository, commit: Checksum) -> bool {
-    let name = commit.to_string();
-    let (prefix, rest) = name.split_at(2);
-    let object = repository.path().join("objects").join(prefix);
-    object.join(format!("{rest}.commit")).exists()
 }
 
 fn mode(header: &FileHeader) -> u32 {
