@@ -47,14 +47,16 @@ impl<'a> Transaction<'a> {
         let marked = Marked::default();
         let remove = |staging: &Option<Utf8PathBuf>| {
             let (staging, marked) = (staging.clone(), Arc::clone(&marked));
-            let state = path.join("state");
+            let path = path.to_owned();
             move || {
                 if let Some(staging) = staging {
                     remove_tree(&staging);
                 }
                 for commit in locked(&marked).drain(..) {
-                    // A mark without its commit hurts nobody.
-                    let _ = std::fs::remove_file(state.join(format!("{commit}.commitpartial")));
+                    // A commit that came to its place before others failed to is partial indeed.
+                    if !object(&path, &commit).exists() {
+                        let _ = std::fs::remove_file(mark(&path, &commit));
+                    }
                 }
             }
         };
@@ -71,12 +73,9 @@ impl<'a> Transaction<'a> {
     /// Marks a commit as one that not all objects are there of (`state/COMMIT.commitpartial`), unless the
     /// repository has it, or others have marked it.
     fn mark_partial(&self, commit: &str) -> Result<()> {
-        let (prefix, rest) = commit.split_at(2);
         let path = self.repository.path();
         // Not what libostree says, which counts what is only staged.
-        let object = path.join(format!("objects/{prefix}/{rest}.commit"));
-        let mark = path.join(format!("state/{commit}.commitpartial"));
-        if !object.exists() && !mark.exists() {
+        if !object(path, commit).exists() && !mark(path, commit).exists() {
             self.marked().push(commit.to_owned());
             self.repo().mark_commit_partial(commit, true)?;
         }
@@ -255,23 +254,28 @@ impl<'a> Transaction<'a> {
             repo.write_commit_detached_metadata(&name, Some(&detached), NO_CANCELLABLE)
                 .with_context(context)?;
         }
-        let commit = || repo.commit_transaction(NO_CANCELLABLE);
-        match self.undo.take() {
-            Some(undo) => undo.disarm_with(commit).with_context(context)?,
-            None => commit().with_context(context)?,
-        };
-        // Also where an earlier pull has left a mark: every object is there now.
-        let mut complete = std::mem::take(&mut *self.marked());
-        complete.push(name.clone());
-        for commit in &complete {
-            repo.mark_commit_partial(commit, false)
+        let marked = Arc::clone(&self.marked);
+        // A signal waits until the branch is set too: all of it is there then, or nothing.
+        let commit = || -> Result<()> {
+            repo.commit_transaction(NO_CANCELLABLE)
                 .with_context(context)?;
+            // Also where an earlier pull has left a mark: every object is there now.
+            let mut complete = std::mem::take(&mut *locked(&marked));
+            complete.push(name.clone());
+            for commit in &complete {
+                repo.mark_commit_partial(commit, false)
+                    .with_context(context)?;
+            }
+            if let Some(branch) = branch {
+                repo.set_ref_immediate(None, branch, Some(&name), NO_CANCELLABLE)
+                    .with_context(|| format!("setting branch {branch} in {path}"))?;
+            }
+            Ok(())
+        };
+        match self.undo.take() {
+            Some(undo) => undo.disarm_with(commit),
+            None => commit(),
         }
-        if let Some(branch) = branch {
-            repo.set_ref_immediate(None, branch, Some(&name), NO_CANCELLABLE)
-                .with_context(|| format!("setting branch {branch} in {path}"))?;
-        }
-        Ok(())
     }
 
     fn repo(&self) -> &'a Repo {
@@ -289,6 +293,17 @@ impl Drop for Transaction<'_> {
             }
         }
     }
+}
+
+/// Where the object of a commit is.
+fn object(repository: &Utf8Path, commit: &str) -> Utf8PathBuf {
+    let (prefix, rest) = commit.split_at(2);
+    repository.join(format!("objects/{prefix}/{rest}.commit"))
+}
+
+/// Where a commit is marked as partial.
+fn mark(repository: &Utf8Path, commit: &str) -> Utf8PathBuf {
+    repository.join(format!("state/{commit}.commitpartial"))
 }
 
 /// The names; a panic elsewhere must not keep marks from being removed.
