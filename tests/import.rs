@@ -300,6 +300,14 @@ fn layers_on_top_of_a_commit_change_its_tree() {
     assert_eq!(json["base"], said["commit"]);
     assert_ne!(json["commit"], said["commit"]);
     ostree(&repo, &["fsck", "-q"]);
+    // A process that was killed while it moved objects has left the commit below marked.
+    let mark = format!(
+        "{repo}/state/{}.commitpartial",
+        said["commit"].as_str().unwrap()
+    );
+    fs::write(&mark, "").unwrap();
+    assert_eq!(json["commit"], import(&repo, &image, &[]));
+    assert!(!Path::new(&mark).exists(), "every object is there");
     rootfs.file("etc/new", "new").mode("etc/new", 0o644);
     fs::remove_file(rootfs.at("usr/bin/bar")).unwrap();
     let mut wanted = in_a_checkout(&rootfs);

@@ -186,5 +186,10 @@ fn the_repository_is_left_out_and_a_damaged_one_is_named() {
     let output = format!("oci:{}", dir.path().join("out").display());
     let said = common::fail(1, &["build", "--rootfs", copy.str(), "-o", &output]);
     assert!(said.contains(".dirmeta is damaged"), "{said}");
-    assert!(said.contains("remove /sysroot/ostree"), "{said}");
+    assert!(said.contains("--prune /sysroot"), "{said}");
+    run(&[
+        &["build", "-q", "--rootfs", copy.str(), "-o", &output][..],
+        &["--prune", "/sysroot"],
+    ]
+    .concat());
 }

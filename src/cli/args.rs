@@ -12,7 +12,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{UsageError, print_result, say};
 use crate::layers::FormatVersion;
 use crate::oci::{self, BaseConfig, Compression, Platform};
-use crate::ostree::{PublicKeys, SecretKey};
+use crate::ostree::SecretKey;
 use crate::pipeline::{Built, RootfsOptions};
 use crate::registry::Destination;
 use crate::report::{ProgressMode, TerminalProgress, layer_table, summary_line};
@@ -350,11 +350,6 @@ pub fn usage(message: String) -> anyhow::Error {
 pub fn tag(text: &str) -> Result<String> {
     oci::check_tag(text)?;
     Ok(text.to_owned())
-}
-
-/// Keys to check signatures with.
-pub fn public_keys(text: &str) -> Result<PublicKeys> {
-    PublicKeys::from_option(text)
 }
 
 fn label(text: &str) -> Result<(String, Option<String>)> {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 use clap::{ArgAction, Args};
 
-use super::args::{LogArgs, public_keys};
+use super::args::LogArgs;
 use super::{print_result, say};
 use crate::ostree::PublicKeys;
 use crate::pipeline::{self, ImportOptions};
@@ -38,7 +38,7 @@ pub struct ImportArgs {
     /// Refuse an image whose commit is not signed with one of the public keys in a file:
     /// ed25519=FILE (32 bytes in base64 on a line) or spki=FILE (PEM); or a key itself as
     /// ed25519=inline:KEY
-    #[arg(long, value_name = "TYPE=FILE", value_parser = public_keys)]
+    #[arg(long, value_name = "TYPE=FILE", value_parser = PublicKeys::from_option)]
     sign_verify: Option<PublicKeys>,
 
     /// Leave out fifos and device nodes of an ordinary image instead of failing

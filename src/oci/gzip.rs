@@ -1,9 +1,8 @@
 //! gzip (RFC 1952), one member, in which what no compressor makes smaller is stored as it is.
 //!
-//! A sixth of a Debian system is compressed already (kernel modules, the initramfs, firmware, images). To
-//! go through it again costs as much time as everything else takes together, for nothing. So the
-//! input is looked at in blocks of a fixed size, and a block whose bytes are spread evenly is stored.
-//! The size is fixed so that the output depends on the input alone, not on how it is handed over.
+//! Kernel modules, an initramfs, firmware and pictures are compressed already: 13 % of the bytes of a trixie with a
+//! kernel and a compiler. So the input is looked at in blocks of a fixed size, and a block whose bytes are spread evenly
+//! is stored. The size is fixed so that the output depends on the input alone, not on how it is handed over.
 
 use std::io::{self, Write};
 
@@ -13,7 +12,7 @@ use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 /// (RFC 1951, 3.2.4).
 const BLOCK: usize = u16::MAX as usize;
 /// Bits that a byte of a block carries at least, by how often each value occurs, when the block is
-/// stored. Compressed data has 7.99; machine code and text have less than 7.
+/// stored: compression could then save one byte in 160 at most by that, and repetitions are rare in what is that even.
 const INCOMPRESSIBLE: f64 = 7.95;
 /// gzip, deflate, no flags, no time, no hint about the level, unknown system (RFC 1952, 2.3).
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];

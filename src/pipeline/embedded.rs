@@ -30,18 +30,18 @@ impl ObjectStore for Embedded<'_> {
 }
 
 /// Gives the directories of `tree`, scanned from `rootfs`, the metadata of the embedded commit where a container tool has made
-/// up their own. Gives the number of them.
+/// up their own.
 ///
 /// # Errors
 /// When the embedded commit is damaged.
-pub fn restore_directories(tree: &mut Tree, rootfs: &Directory) -> Result<usize> {
+pub fn restore_directories(tree: &mut Tree, rootfs: &Directory) -> Result<()> {
     let Some(checksum) = embedded_commit(rootfs)? else {
-        return Ok(0);
+        return Ok(());
     };
     let committed = Committed::read(tree, &Embedded(rootfs), checksum)
-        .with_context(|| format!("the rootfs carries commit {checksum} in /{OBJECTS}, which is damaged; remove /sysroot/ostree to build without it"))?;
+        .with_context(|| format!("the rootfs carries commit {checksum} in /{OBJECTS}, which is damaged; leave it out with --prune /sysroot to build without it"))?;
     if !committed.lost_directories(tree) {
-        return Ok(0);
+        return Ok(());
     }
     let mut restored = 0;
     for (id, metadata) in committed.directories {
@@ -59,7 +59,7 @@ pub fn restore_directories(tree: &mut Tree, rootfs: &Directory) -> Result<usize>
             "{restored} directories get their owner and mode from the embedded commit {checksum}: their image, of format version 1, has lost them"
         );
     }
-    Ok(restored)
+    Ok(())
 }
 
 /// The only commit that the rootfs carries.

@@ -177,7 +177,7 @@ impl<'a> Import<'a> {
             object,
             detached,
         } = object;
-        // The commit itself is written last; what it reaches is looked for now.
+        // Written before the layers above it are read: they may be put on its tree.
         self.transaction
             .metadata(MetadataKind::Commit, checksum, &object)?;
         self.require_reachable(checksum)?;

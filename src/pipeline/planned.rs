@@ -8,8 +8,8 @@ use crate::component::{ComponentId, Ownership};
 use crate::layers::{Assignment, HardLinks, component_sizes};
 use crate::plan::{self, Item, Plan};
 
-/// Pulls in a year: chances are for the time from one to the next, a week.
-const PULLS_IN_A_YEAR: f64 = 52.0;
+/// Pulls in a year: the chances of sources are for the time from one to the next, about a month.
+const PULLS_IN_A_YEAR: f64 = 12.0;
 
 /// The plan, and the entries of its layers.
 pub struct Planned {
@@ -87,7 +87,7 @@ impl Planned {
     }
 }
 
-/// The rate of changes that gives a chance to change within a week, for a year. What always changes
+/// The rate of changes that gives a chance to change until the next pull, for a year. What always changes
 /// has the largest number, as in rpm-ostree.
 fn changes_in_a_year(chance: f64) -> u32 {
     if chance >= 1.0 {
@@ -102,8 +102,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_weekly_chance_is_a_yearly_number() {
-        for (chance, changes) in [(0.0, 0), (0.019, 1), (0.5, 36), (1.0, u32::MAX)] {
+    fn a_chance_until_the_next_pull_is_a_yearly_number() {
+        for (chance, changes) in [(0.0, 0), (0.08, 1), (0.5, 8), (1.0, u32::MAX)] {
             assert_eq!(changes_in_a_year(chance), changes, "{chance}");
         }
     }

@@ -56,8 +56,10 @@ impl System {
             key.check()?;
         }
         let (mut tree, contents) = tree::scan(&options.rootfs, &options.filter)?;
-        embedded::restore_directories(&mut tree, &contents)
-            .with_context(|| format!("reading rootfs {}", options.rootfs))?;
+        if !options.filter.excludes("sysroot") {
+            embedded::restore_directories(&mut tree, &contents)
+                .with_context(|| format!("reading rootfs {}", options.rootfs))?;
+        }
         if options.canonical_permissions {
             tree.make_canonical();
         }

@@ -43,13 +43,12 @@ impl Image {
     }
 
     fn open_inner(reference: &Reference, access: &Access) -> Result<Self> {
-        let (blobs, tag): (Box<dyn Blobs>, _) = match reference {
-            Reference::Layout { path, tag } => (Box::new(Layout::new(path)?), tag),
-            Reference::Archive { path, tag } => (Box::new(Archive::new(path)?), tag),
-            Reference::Skopeo(name) if Copied::is_for(name) => {
-                (Box::new(Copied::new(name)?), &None)
+        let (blobs, tag) = match Stored::open(reference)? {
+            Stored::Here(blobs, tag) => (blobs, tag),
+            Stored::Elsewhere(name) if Copied::is_for(name) => {
+                (Box::new(Copied::new(name)?) as Box<dyn Blobs>, None)
             }
-            Reference::Skopeo(name) => {
+            Stored::Elsewhere(name) => {
                 let proxy = Proxy::open(name, access)?;
                 let manifest = Manifest::parse(proxy.manifest())?;
                 let config = ImageConfig::parse(proxy.config())?;
@@ -57,7 +56,7 @@ impl Image {
                 return Self::new(manifest, config, Box::new(proxy));
             }
         };
-        let manifest = read::read_manifest(blobs.as_ref(), tag.as_deref(), None)?;
+        let manifest = read::read_manifest(blobs.as_ref(), tag, None)?;
         let config = read::read_small_blob(blobs.as_ref(), &manifest.config, JSON_LIMIT)?;
         let config = ImageConfig::parse(&config).with_context(|| {
             format!("reading the config {}", manifest.config.digest.to_digest())
@@ -91,21 +90,36 @@ impl Image {
     }
 }
 
+/// Where an image is.
+enum Stored<'a> {
+    /// In a layout or an archive, under that name.
+    Here(Box<dyn Blobs>, Option<&'a str>),
+    /// Where skopeo finds it by that name.
+    Elsewhere(&'a str),
+}
+
+impl<'a> Stored<'a> {
+    fn open(reference: &'a Reference) -> Result<Self> {
+        Ok(match reference {
+            Reference::Layout { path, tag } => {
+                Self::Here(Box::new(Layout::new(path)?), tag.as_deref())
+            }
+            Reference::Archive { path, tag } => {
+                Self::Here(Box::new(Archive::new(path)?), tag.as_deref())
+            }
+            Reference::Skopeo(name) => Self::Elsewhere(name),
+        })
+    }
+}
+
 /// Reads the manifest of an image and nothing else.
 ///
 /// # Errors
 /// As [`Image::open`].
 pub fn read_manifest(reference: &Reference, access: &Access) -> Result<Manifest> {
-    let context = || format!("opening the image {reference}");
-    let (blobs, tag): (Box<dyn Blobs>, _) = match reference {
-        Reference::Layout { path, tag } => (Box::new(Layout::new(path)?), tag),
-        Reference::Archive { path, tag } => {
-            (Box::new(Archive::new(path).with_context(context)?), tag)
-        }
-        Reference::Skopeo(name) => {
-            let proxy = Proxy::open(name, access).with_context(context)?;
-            return Manifest::parse(proxy.manifest()).with_context(context);
-        }
+    let read = || match Stored::open(reference)? {
+        Stored::Here(blobs, tag) => read::read_manifest(blobs.as_ref(), tag, None),
+        Stored::Elsewhere(name) => Manifest::parse(Proxy::open(name, access)?.manifest()),
     };
-    read::read_manifest(blobs.as_ref(), tag.as_deref(), None).with_context(context)
+    read().with_context(|| format!("opening the image {reference}"))
 }

@@ -26,13 +26,14 @@ pub struct Transaction<'a> {
     repository: &'a Repository,
     /// Removes what was written so far, also when a signal ends the process; none when that is over.
     undo: Option<Undo>,
-    /// The commits that were marked as partial.
-    marked: Marked,
+    /// The commits that were written.
+    commits: Commits,
     buffer: Vec<u8>,
 }
 
-/// Names of commits; shared with what undoes the marks when a signal ends the process.
-type Marked = Arc<Mutex<Vec<String>>>;
+/// Names of commits, and whether it was this transaction that marked each as partial; shared with what undoes the
+/// marks when a signal ends the process.
+type Commits = Arc<Mutex<Vec<(String, bool)>>>;
 
 impl<'a> Transaction<'a> {
     pub(super) fn begin(repository: &'a Repository) -> Result<Self> {
@@ -44,17 +45,17 @@ impl<'a> Transaction<'a> {
             repo.prepare_transaction(NO_CANCELLABLE)?;
             Ok(staging_directory(path))
         };
-        let marked = Marked::default();
+        let commits = Commits::default();
         let remove = |staging: &Option<Utf8PathBuf>| {
-            let (staging, marked) = (staging.clone(), Arc::clone(&marked));
+            let (staging, commits) = (staging.clone(), Arc::clone(&commits));
             let path = path.to_owned();
             move || {
                 if let Some(staging) = staging {
                     remove_tree(&staging);
                 }
-                for commit in locked(&marked).drain(..) {
+                for (commit, is_ours) in locked(&commits).drain(..) {
                     // A commit that came to its place before others failed to is partial indeed.
-                    if !object(&path, &commit).exists() {
+                    if is_ours && !object(&path, &commit).exists() {
                         let _ = std::fs::remove_file(mark(&path, &commit));
                     }
                 }
@@ -65,7 +66,7 @@ impl<'a> Transaction<'a> {
         Ok(Self {
             repository,
             undo: Some(undo),
-            marked,
+            commits,
             buffer: Vec::new(),
         })
     }
@@ -75,15 +76,12 @@ impl<'a> Transaction<'a> {
     fn mark_partial(&self, commit: &str) -> Result<()> {
         let path = self.repository.path();
         // Not what libostree says, which counts what is only staged.
-        if !object(path, commit).exists() && !mark(path, commit).exists() {
-            self.marked().push(commit.to_owned());
+        let is_new = !object(path, commit).exists() && !mark(path, commit).exists();
+        locked(&self.commits).push((commit.to_owned(), is_new));
+        if is_new {
             self.repo().mark_commit_partial(commit, true)?;
         }
         Ok(())
-    }
-
-    fn marked(&self) -> MutexGuard<'_, Vec<String>> {
-        locked(&self.marked)
     }
 
     /// Writes a metadata object, unless it is there.
@@ -238,7 +236,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Makes all that was written part of the repository, with `branch` pointing at `commit`, whose detached metadata
-    /// is set too. The commit counts as partial until everything is in its place, so that `ostree
+    /// is set too. Of it, and of every other commit that was written, all objects must have been written or be there. The commit counts as partial until everything is in its place, so that `ostree
     /// fsck` passes at every moment.
     ///
     /// # Errors
@@ -254,16 +252,14 @@ impl<'a> Transaction<'a> {
             repo.write_commit_detached_metadata(&name, Some(&detached), NO_CANCELLABLE)
                 .with_context(context)?;
         }
-        let marked = Arc::clone(&self.marked);
+        let commits = Arc::clone(&self.commits);
         // A signal waits until the branch is set too: all of it is there then, or nothing.
         let commit = || -> Result<()> {
             repo.commit_transaction(NO_CANCELLABLE)
                 .with_context(context)?;
-            // Also where an earlier pull has left a mark: every object is there now.
-            let mut complete = std::mem::take(&mut *locked(&marked));
-            complete.push(name.clone());
-            for commit in &complete {
-                repo.mark_commit_partial(commit, false)
+            // Also where an earlier pull, or a process that was killed, has left a mark.
+            for (commit, _) in locked(&commits).drain(..) {
+                repo.mark_commit_partial(&commit, false)
                     .with_context(context)?;
             }
             if let Some(branch) = branch {
@@ -307,8 +303,8 @@ fn mark(repository: &Utf8Path, commit: &str) -> Utf8PathBuf {
 }
 
 /// The names; a panic elsewhere must not keep marks from being removed.
-fn locked(marked: &Marked) -> MutexGuard<'_, Vec<String>> {
-    marked
+fn locked(commits: &Commits) -> MutexGuard<'_, Vec<(String, bool)>> {
+    commits
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
