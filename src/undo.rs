@@ -1,4 +1,4 @@
-//! What must not stay behind: every half-written directory (later: every mount and container) is
+//! What must not stay behind: every half-written directory, every mount, container and process is
 //! registered here with the way to undo it. It is undone when its guard is dropped, and also
 //! when SIGINT or SIGTERM ends the process, the latter even as PID 1, where the kernel
 //! delivers only signals that have a handler.
@@ -50,6 +50,15 @@ impl Undo {
         registry.next += 1;
         registry.actions.push((id, Box::new(undo(&made))));
         Ok((made, Self { id }))
+    }
+
+    /// Registers `undo` for what is about to be done.
+    pub fn later(undo: impl FnOnce() + Send + 'static) -> Self {
+        let mut registry = registry();
+        let id = registry.next;
+        registry.next += 1;
+        registry.actions.push((id, Box::new(undo)));
+        Self { id }
     }
 
     /// Runs `commit`, the step that makes the work final, and forgets the undoing when that

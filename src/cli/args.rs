@@ -25,25 +25,13 @@ pub struct RootfsArgs {
     #[arg(long, value_name = "DIR")]
     pub rootfs: Option<Utf8PathBuf>,
 
-    /// Leave out a path and all below it; with a trailing slash only what is below it
-    #[arg(long, value_name = "PATH")]
-    pub prune: Vec<String>,
-
-    /// Leave out sockets, fifos and device nodes instead of failing
-    #[arg(long)]
-    pub skip_special_files: bool,
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 impl RootfsArgs {
     /// The options of a job.
     pub fn options(&self, admin_dir: Option<&String>) -> Result<RootfsOptions> {
-        let mut filter = Filter::default();
-        if self.skip_special_files {
-            filter.special_files = SpecialFiles::Skip;
-        }
-        for path in &self.prune {
-            filter.prune(path).map_err(|e| usage(format!("{e:#}")))?;
-        }
         const USUAL: &str = "/rootfs";
         let rootfs = match &self.rootfs {
             Some(given) => given.clone(),
@@ -54,6 +42,36 @@ impl RootfsArgs {
                 )));
             }
         };
+        self.filter.options(rootfs, admin_dir)
+    }
+}
+
+/// What of a root filesystem is left out.
+#[derive(Debug, Args)]
+pub struct FilterArgs {
+    /// Leave out a path and all below it; with a trailing slash only what is below it
+    #[arg(long, value_name = "PATH")]
+    prune: Vec<String>,
+
+    /// Leave out sockets, fifos and device nodes instead of failing
+    #[arg(long)]
+    skip_special_files: bool,
+}
+
+impl FilterArgs {
+    /// The options of a job that reads the system at `rootfs`.
+    pub fn options(
+        &self,
+        rootfs: Utf8PathBuf,
+        admin_dir: Option<&String>,
+    ) -> Result<RootfsOptions> {
+        let mut filter = Filter::default();
+        if self.skip_special_files {
+            filter.special_files = SpecialFiles::Skip;
+        }
+        for path in &self.prune {
+            filter.prune(path).map_err(|e| usage(format!("{e:#}")))?;
+        }
         Ok(RootfsOptions {
             rootfs,
             filter,
@@ -99,7 +117,7 @@ pub struct LayerArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=2))]
     pub format_version: Option<u8>,
 
-    /// Compression of layers: none, gzip or zstd [default: none for oci:, gzip for archives]
+    /// Compression of layers: none, gzip or zstd [default: none for oci: and containers-storage:, gzip for archives]
     #[arg(long, value_name = "METHOD")]
     pub compression: Option<String>,
 
@@ -129,7 +147,7 @@ impl LayerArgs {
     /// The compression, for a destination.
     pub fn compression(&self, destination: &Destination) -> Result<Compression> {
         let usual = match destination {
-            Destination::Layout { .. } => "none",
+            Destination::Layout { .. } | Destination::Storage { .. } => "none",
             Destination::Archive { .. } | Destination::Stdout { .. } => "gzip",
         };
         let name = self.compression.as_deref().unwrap_or(usual);
@@ -285,7 +303,12 @@ pub fn tagged(destination: &Destination, wanted: Option<&String>) -> Result<Dest
     let Some(wanted) = wanted else {
         return Ok(destination);
     };
-    match destination.tag_mut() {
+    let Some(tag) = destination.tag_mut() else {
+        return Err(usage(format!(
+            "--tag {wanted}: the destination names the image already; leave --tag out"
+        )));
+    };
+    match tag {
         Some(other) if other != wanted => Err(usage(format!(
             "two names for the image: '{other}' in the destination and '{wanted}' in --tag; give one"
         ))),

@@ -4,9 +4,8 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 use clap::{Args, ValueEnum};
 
-use super::args::{
-    self, CommitArgs, ConfigArgs, LayerArgs, LogArgs, ResultArgs, RootfsArgs, read_config, usage,
-};
+use super::args::{self, CommitArgs, ConfigArgs, LayerArgs, LogArgs, ResultArgs, usage};
+use super::source::{BaseConfigArgs, SourceArgs};
 use crate::layers::FormatVersion;
 use crate::oci::BaseConfig;
 use crate::pipeline::{self, CommitOptions, Format, ImageOptions, StoreOptions};
@@ -14,18 +13,18 @@ use crate::registry::Destination;
 
 /// Make a chunked image of a Debian root filesystem.
 ///
-/// Reads the rootfs in place, makes its OSTree commit, puts source packages into layers by how
+/// Reads the rootfs (a directory, or an image or container of podman or buildah) in place, makes its OSTree commit, puts source packages into layers by how
 /// often they change, and writes the image. The digest of its manifest goes to standard output.
 ///
 /// What the running system fills (/dev, /proc, /sys, /run, /tmp) and what is below /sysroot is
-/// left out; those directories stay, empty.
+/// left out; those directories stay, empty. With --rootfs / also what is mounted there.
 #[derive(Debug, Args)]
 pub struct BuildArgs {
     #[command(flatten)]
-    rootfs: RootfsArgs,
+    source: SourceArgs,
 
-    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], a path (an OCI archive), or
-    /// - for an OCI archive on standard output
+    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], containers-storage:NAME, a path
+    /// (an OCI archive), or - for an OCI archive on standard output
     ///
     /// An existing layout or archive is replaced in one step; with a tag, only that tag of a layout.
     #[arg(short, long, value_name = "DEST")]
@@ -42,10 +41,8 @@ pub struct BuildArgs {
     #[command(flatten)]
     layers: LayerArgs,
 
-    /// Config to begin with, - for standard input: an OCI config, or the output of podman
-    /// inspect or docker inspect
-    #[arg(long, value_name = "FILE")]
-    config: Option<Utf8PathBuf>,
+    #[command(flatten)]
+    base: BaseConfigArgs,
 
     #[command(flatten)]
     image: ConfigArgs,
@@ -66,10 +63,23 @@ pub struct BuildArgs {
     result: ResultArgs,
 }
 
+/// What kind of image is made.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum FormatName {
+pub enum FormatName {
+    /// An encapsulated OSTree commit.
     Ostree,
+    /// An ordinary image.
     Plain,
+}
+
+impl FormatName {
+    /// With the version that is asked for, where nothing else is said `usual`.
+    pub fn format(self, layers: &LayerArgs, usual: FormatVersion) -> Format {
+        match self {
+            Self::Plain => Format::Plain,
+            Self::Ostree => Format::Ostree(layers.version(usual)),
+        }
+    }
 }
 
 impl BuildArgs {
@@ -83,9 +93,16 @@ impl BuildArgs {
 pub fn run(args: &BuildArgs) -> Result<()> {
     args.result.check()?;
     args.layers.warn_of_many();
-    let rootfs = args.rootfs.options(args.layers.admindir.as_ref())?;
+    let timestamp = args.commit.timestamp()?;
+    let image = image(args)?;
+    let destination = image.destination.clone();
+    let opened = args.source.open(args.layers.admindir.as_ref())?;
+    let base = args
+        .base
+        .base(&args.source.backend, opened.config, timestamp.is_some())?;
+    let image = ImageOptions { base, ..image };
     let commit = CommitOptions {
-        timestamp: args.commit.timestamp()?,
+        timestamp,
         sign: args.commit.sign_commits.clone(),
         store: args.repo.clone().map(|repo| StoreOptions {
             repo,
@@ -93,9 +110,7 @@ pub fn run(args: &BuildArgs) -> Result<()> {
         }),
         ..CommitOptions::default()
     };
-    let image = image(args)?;
-    let destination = image.destination.clone();
-    let built = pipeline::build(&rootfs, &commit, image, &args.result.log.progress())?;
+    let built = pipeline::build(&opened.rootfs, &commit, image, &args.result.log.progress())?;
     args.result.report(&built, &destination)
 }
 
@@ -108,8 +123,7 @@ fn image(args: &BuildArgs) -> Result<ImageOptions> {
                     .into(),
             ));
         }
-        FormatName::Plain => Format::Plain,
-        FormatName::Ostree => Format::Ostree(args.layers.version(FormatVersion::V2)),
+        name => name.format(&args.layers, FormatVersion::V2),
     };
     Ok(ImageOptions {
         compression: args.layers.compression(&destination)?,
@@ -117,10 +131,7 @@ fn image(args: &BuildArgs) -> Result<ImageOptions> {
         format,
         max_layers: args.layers.max_layers,
         previous: None,
-        base: match &args.config {
-            Some(path) => read_config(path, BaseConfig::parse)?,
-            None => BaseConfig::default(),
-        },
+        base: BaseConfig::default(),
         labels: args.image.labels.clone(),
         copied_metadata: Vec::new(),
         optional_metadata: Vec::new(),

@@ -3,10 +3,9 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::args::{
-    self, CommitArgs, ConfigArgs, LayerArgs, LogArgs, ResultArgs, RootfsArgs, usage,
-};
+use super::args::{self, CommitArgs, ConfigArgs, LayerArgs, LogArgs, ResultArgs};
 use super::previous;
+use super::source::SourceArgs;
 use crate::layers::FormatVersion;
 use crate::oci::BaseConfig;
 use crate::pipeline::{self, CommitOptions, Format, ImageOptions};
@@ -19,12 +18,7 @@ use crate::registry::{Destination, Reference};
 #[derive(Debug, Args)]
 pub struct BuildChunkedOciArgs {
     #[command(flatten)]
-    rootfs: RootfsArgs,
-
-    /// An image in the storage of podman or buildah instead of a rootfs; not supported yet: mount it,
-    /// and give --rootfs
-    #[arg(long, value_name = "IMAGE", conflicts_with = "rootfs")]
-    from: Option<String>,
+    source: SourceArgs,
 
     /// Say in the image that bootc can boot it; required, as in rpm-ostree
     #[arg(long, required = true)]
@@ -65,30 +59,30 @@ impl BuildChunkedOciArgs {
 
 /// Builds and reports.
 pub fn run(args: &BuildChunkedOciArgs) -> Result<()> {
-    if let Some(image) = &args.from {
-        return Err(usage(format!(
-            "--from {image}: images of podman and buildah cannot be read yet; mount it ('podman image mount {image}') and give --rootfs"
-        )));
-    }
     args.result.check()?;
     args.layers.warn_of_many();
-    let rootfs = args.rootfs.options(args.layers.admindir.as_ref())?;
+    let timestamp = args.commit.timestamp()?;
+    let mut image = image(args)?;
+    let opened = args.source.open(args.layers.admindir.as_ref())?;
+    image.base = opened.config;
+    if timestamp.is_some() {
+        image.base.forget_created();
+    }
     let commit = CommitOptions {
-        timestamp: args.commit.timestamp()?,
+        timestamp,
         sign: args.commit.sign_commits.clone(),
         ..CommitOptions::default()
     };
-    let image = image(args)?;
     let destination = image.destination.clone();
-    let built = pipeline::build(&rootfs, &commit, image, &args.result.log.progress())?;
+    let built = pipeline::build(&opened.rootfs, &commit, image, &args.result.log.progress())?;
     args.result.report(&built, &destination)
 }
 
 fn image(args: &BuildChunkedOciArgs) -> Result<ImageOptions> {
     let mut destination = args.output.clone();
-    destination
-        .tag_mut()
-        .get_or_insert_with(|| args.reference.clone());
+    if let Some(tag) = destination.tag_mut() {
+        tag.get_or_insert_with(|| args.reference.clone());
+    }
     let previous = match &args.previous_build {
         Some(reference) => previous::of_image(reference)?,
         None => previous::of_destination(&destination),

@@ -113,7 +113,11 @@ fn image(args: &EncapsulateArgs, usual: FormatVersion) -> Result<ImageOptions> {
             None => None,
         },
         base: match &args.image_config {
-            Some(path) => read_config(path, BaseConfig::parse_container)?,
+            // The date is the commit's.
+            Some(path) => read_config(path, BaseConfig::parse_container).map(|mut base| {
+                base.forget_created();
+                base
+            })?,
             None => BaseConfig::default(),
         },
         labels: args.image.labels.clone(),

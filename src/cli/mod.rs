@@ -3,11 +3,14 @@
 mod args;
 mod build;
 mod build_chunked_oci;
+mod build_image;
 mod commit;
 mod encapsulate;
 mod generate;
 mod import;
+mod mount;
 mod previous;
+mod source;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -40,6 +43,8 @@ enum Command {
     Commit(Box<commit::CommitCommandArgs>),
     Encapsulate(Box<encapsulate::EncapsulateArgs>),
     Import(Box<import::ImportArgs>),
+    Mount(Box<mount::MountArgs>),
+    Umount(Box<mount::UmountArgs>),
     #[command(subcommand)]
     Compose(Compose),
     /// Deprecated name of 'compose container-encapsulate'
@@ -55,6 +60,8 @@ enum Compose {
     ContainerEncapsulate(Box<encapsulate::EncapsulateArgs>),
     #[command(name = "build-chunked-oci")]
     BuildChunkedOci(Box<build_chunked_oci::BuildChunkedOciArgs>),
+    #[command(name = "build-image")]
+    BuildImage(Box<build_image::BuildImageArgs>),
 }
 
 /// The command line's definition, for whatever is generated from it.
@@ -84,6 +91,9 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Commit(args) => job(args.log(), || commit::run(args)),
         Command::Encapsulate(args) => job(args.log(), || encapsulate::run(args, FormatVersion::V2)),
         Command::Import(args) => job(args.log(), || import::run(args)),
+        Command::Mount(args) => job(args.log(), || mount::mount(args)),
+        Command::Umount(args) => job(args.log(), || mount::umount(args)),
+        Command::Compose(Compose::BuildImage(args)) => job(args.log(), || build_image::run(args)),
         Command::Compose(Compose::ContainerEncapsulate(args)) => {
             job(args.log(), || encapsulate::run(args, FormatVersion::V1))
         }
@@ -102,6 +112,9 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(EndsWith(status)) = error.downcast_ref() {
+                return ExitCode::from(*status);
+            }
             say(&format!("error: {error:#}"));
             match error.is::<UsageError>() {
                 true => ExitCode::from(2),
@@ -118,6 +131,26 @@ fn job(log: &LogArgs, run: impl FnOnce() -> Result<()>) -> Result<()> {
         .context("installing signal handlers")?;
     run()
 }
+
+/// A job that another process has done, and reported, ends with that one's status.
+#[derive(Debug)]
+struct EndsWith(u8);
+
+impl EndsWith {
+    fn status(status: std::process::ExitStatus) -> Self {
+        use std::os::unix::process::ExitStatusExt;
+        let code = status.code().or_else(|| Some(128 + status.signal()?));
+        Self(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    }
+}
+
+impl std::fmt::Display for EndsWith {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "it ended with status {}", self.0)
+    }
+}
+
+impl std::error::Error for EndsWith {}
 
 /// Arguments that each are right but cannot be meant together.
 #[derive(Debug)]

@@ -34,6 +34,19 @@ const BUILD_FIELDS: [&str; 6] = [
     "Size",
 ];
 
+/// Fields of docker's that describe a container that runs, not an image.
+const RUN_FIELDS: [&str; 9] = [
+    "AttachStderr",
+    "AttachStdin",
+    "AttachStdout",
+    "Domainname",
+    "Hostname",
+    "Image",
+    "OpenStdin",
+    "StdinOnce",
+    "Tty",
+];
+
 /// Labels that speak of the image a config was taken from, and of no other.
 fn is_stale_label(name: &str) -> bool {
     name.starts_with("ostree.") || name == "rpmostree.inputhash" || name == "io.buildah.version"
@@ -137,8 +150,11 @@ impl BaseConfig {
         );
         let mut container = object_or_null(fields.remove("config"), "config")?;
         let mut labels = object_or_null(container.remove("Labels"), "Labels")?;
+        container
+            .retain(|name, value| says_something(value) && !RUN_FIELDS.contains(&name.as_str()));
         labels.retain(|name, _| !is_stale_label(name));
-        fields.retain(|name, _| !BUILD_FIELDS.contains(&name.as_str()));
+        fields
+            .retain(|name, value| !BUILD_FIELDS.contains(&name.as_str()) && says_something(value));
         Ok(Self {
             fields,
             container,
@@ -169,6 +185,17 @@ impl BaseConfig {
             architecture: text("architecture")?.to_owned(),
             variant: text("variant").map(str::to_owned),
         })
+    }
+
+    /// When the image it is of was made, in RFC 3339, where it tells.
+    pub fn created(&self) -> Option<&str> {
+        let text = self.fields.get("created")?.as_str()?;
+        text.parse::<jiff::Timestamp>().ok().map(|_| text)
+    }
+
+    /// Forgets when the image was made.
+    pub fn forget_created(&mut self) {
+        self.fields.remove("created");
     }
 
     /// Sets the platform.
@@ -210,7 +237,35 @@ impl BaseConfig {
             json!({"type": "layers", "diff_ids": diff_ids}),
         );
         fields.insert("history".into(), history.into());
-        Value::Object(fields)
+        in_order(Value::Object(fields))
+    }
+}
+
+/// Whether a field is more than the absence of what it names: docker writes all fields, podman and
+/// buildah those that say something.
+fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        _ => true,
+    }
+}
+
+/// Sorts the fields of all objects, so that the bytes do not depend on who told us.
+fn in_order(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<(String, Value)> = fields.into_iter().collect();
+            fields.sort_by(|a, b| a.0.cmp(&b.0));
+            fields
+                .into_iter()
+                .map(|(name, value)| (name, in_order(value)))
+                .collect()
+        }
+        Value::Array(items) => items.into_iter().map(in_order).collect(),
+        other => other,
     }
 }
 
@@ -225,10 +280,17 @@ fn object_or_null(field: Option<Value>, name: &str) -> Result<Map<String, Value>
 
 /// The OCI config in what `podman inspect` and `docker inspect` print.
 fn from_inspection(mut inspected: Map<String, Value>) -> Map<String, Value> {
+    let health = inspected
+        .remove("Healthcheck")
+        .or_else(|| inspected.remove("HealthCheck"));
     let mut container = match inspected.remove("Config") {
         Some(Value::Object(container)) => container,
         _ => Map::new(),
     };
+    if let Some(health @ Value::Object(_)) = health {
+        // podman prints it beside the rest.
+        container.entry("Healthcheck").or_insert(health);
+    }
     container.retain(|name, value| CONTAINER_FIELDS.contains(&name.as_str()) && !value.is_null());
     let mut fields = Map::new();
     for (from, to) in [
@@ -236,6 +298,7 @@ fn from_inspection(mut inspected: Map<String, Value>) -> Map<String, Value> {
         ("Os", "os"),
         ("Variant", "variant"),
         ("Author", "author"),
+        ("Created", "created"),
     ] {
         match inspected.remove(from) {
             Some(Value::String(text)) if !text.is_empty() => {

@@ -16,5 +16,5 @@ pub use blob::{Blob, BlobWriter, Compression, available_threads};
 pub use config::{BaseConfig, Platform};
 pub use image::{Image, ImageDetails, Layer};
 pub use layout::{LayoutTarget, check_tag, parent_directory};
-pub use stage::Stage;
+pub use stage::{Stage, remove_abandoned, temporary_directory};
 pub use tar::{Member, MemberKind, TarWriter};

@@ -35,7 +35,7 @@ impl Stage {
     /// # Errors
     /// When `parent` is no directory that can be written to.
     pub fn new_in(parent: &Utf8Path) -> Result<Self> {
-        remove_abandoned(parent);
+        remove_abandoned(parent, ABANDONED_AFTER);
         let make = || -> Result<Utf8PathBuf> {
             let mut builder = tempfile::Builder::new();
             let dir = builder.prefix(STAGE_PREFIX).tempdir_in(parent)?;
@@ -68,14 +68,7 @@ impl Stage {
     /// # Errors
     /// As [`Stage::new_in`].
     pub fn new_temporary() -> Result<Self> {
-        let named = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
-        let usual = ["/var/tmp", "/tmp"].map(Utf8PathBuf::from);
-        let parent = match named {
-            Some(dir) => Utf8PathBuf::try_from(std::path::PathBuf::from(dir))?,
-            None => (usual.into_iter().find(|dir| dir.is_dir()))
-                .context("no directory for temporary files: set TMPDIR to one")?,
-        };
-        Self::new_in(&parent)
+        Self::new_in(&temporary_directory()?)
     }
 
     /// A writer for one more blob. `name` must be no other blob's.
@@ -142,13 +135,32 @@ fn current_umask() -> u32 {
     mask.as_raw_mode()
 }
 
-/// Removes the staging directories in `parent` whose process was killed: our own, old, and locked
-/// by nobody. That one stays is no failure.
-fn remove_abandoned(parent: &Utf8Path) {
+/// Where temporary stages are made.
+///
+/// # Errors
+/// When there is no such directory.
+pub fn temporary_directory() -> Result<Utf8PathBuf> {
+    let named = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
+    let mut usual = ["/var/tmp", "/tmp"].map(Utf8PathBuf::from).into_iter();
+    match named {
+        Some(dir) => Ok(Utf8PathBuf::try_from(std::path::PathBuf::from(dir))?),
+        None => (usual.find(|dir| dir.is_dir()))
+            .context("no directory for temporary files: set TMPDIR to one"),
+    }
+}
+
+/// Removes the staging directories in `parent` whose process was killed: our own, unchanged for that time, and locked
+/// by nobody. That one stays is no failure. Returns those that went.
+pub fn remove_abandoned(parent: &Utf8Path, unchanged: Duration) -> Vec<Utf8PathBuf> {
+    let mut removed = Vec::new();
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_stage = name.to_str().is_some_and(|n| n.starts_with(STAGE_PREFIX));
-        if !is_stage || !entry.metadata().is_ok_and(|m| is_own_and_old(&m)) {
+        if !is_stage
+            || !entry
+                .metadata()
+                .is_ok_and(|m| is_own_and_old(&m, unchanged))
+        {
             continue;
         }
         let (Ok(path), Ok(dir)) = (
@@ -160,13 +172,13 @@ fn remove_abandoned(parent: &Utf8Path) {
         if flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() {
             tracing::info!("removing {path}, which a killed process left");
             remove_tree(&path);
+            removed.push(path);
         }
     }
+    removed
 }
 
-fn is_own_and_old(found: &fs::Metadata) -> bool {
+fn is_own_and_old(found: &fs::Metadata, unchanged: Duration) -> bool {
     let age = found.modified().ok().and_then(|time| time.elapsed().ok());
-    found.is_dir()
-        && found.uid() == rustix::process::geteuid().as_raw()
-        && age > Some(ABANDONED_AFTER)
+    found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && age > Some(unchanged)
 }

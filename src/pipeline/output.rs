@@ -8,7 +8,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::oci::{Image, LayoutTarget, Stage, parent_directory, write_archive};
 use crate::registry::Destination;
-use crate::tree::Filter;
+use crate::source::store_layout;
+use crate::tree::{Filter, is_mount_point};
 
 /// A destination that can be written to as far as that can be told beforehand.
 pub enum Output {
@@ -18,6 +19,15 @@ pub enum Output {
     Archive(Utf8PathBuf, Option<String>),
     /// An archive on standard output.
     Stdout(Option<String>),
+    /// The storage of podman and buildah: a layout of its own first.
+    Storage {
+        /// The image's whole name.
+        name: String,
+        /// The layout, in the directory after it.
+        target: LayoutTarget,
+        /// Removed with this value.
+        temporary: Stage,
+    },
 }
 
 impl Output {
@@ -49,6 +59,15 @@ impl Output {
                 Self::Archive(path.clone(), tag.clone())
             }
             Destination::Stdout { tag } => Self::Stdout(tag.clone()),
+            Destination::Storage { name } => {
+                let temporary = Stage::new_temporary()?;
+                let target = LayoutTarget::new(&temporary.path().join("image"), None)?;
+                Self::Storage {
+                    name: name.clone(),
+                    target,
+                    temporary,
+                }
+            }
         })
     }
 
@@ -61,6 +80,8 @@ impl Output {
             Self::Layout(target) => refuse_inside(target.path(), rootfs, filter),
             Self::Archive(path, _) => refuse_inside(path, rootfs, filter),
             Self::Stdout(_) => Ok(()),
+            Self::Storage { temporary, .. } => refuse_inside(temporary.path(), rootfs, filter)
+                .context("the temporary layout; set TMPDIR to a directory elsewhere"),
         }
     }
 
@@ -70,7 +91,7 @@ impl Output {
     /// When it cannot be written to.
     pub fn stage(&self) -> Result<Stage> {
         match self {
-            Self::Layout(target) => target.stage(),
+            Self::Layout(target) | Self::Storage { target, .. } => target.stage(),
             Self::Archive(path, _) => Stage::new_in(parent_directory(path))
                 .with_context(|| format!("cannot write the output {path}")),
             Self::Stdout(_) => Stage::new_temporary(),
@@ -84,6 +105,10 @@ impl Output {
     pub fn publish(&self, stage: Stage, image: Image) -> Result<()> {
         match self {
             Self::Layout(target) => target.publish(stage, image.descriptor),
+            Self::Storage { name, target, .. } => {
+                target.publish(stage, image.descriptor)?;
+                store_layout(target.path(), name)
+            }
             Self::Archive(path, tag) => {
                 let made = stage.path().join("archive");
                 let write = || -> Result<()> {
@@ -121,6 +146,7 @@ fn refuse_inside(path: &Utf8Path, rootfs: &Utf8Path, filter: &Filter) -> Result<
     };
     let output = parent.join(path.file_name().unwrap_or_default());
     match output.strip_prefix(&root) {
+        Ok(_) if is_mounted_elsewhere(&parent, &root) => Ok(()),
         Ok(inside) if !filter.excludes(inside.as_str()) => {
             bail!(
                 "the output {path} lies inside the rootfs {rootfs} and would become part of it; write it elsewhere, or leave its directory out with --prune"
@@ -128,4 +154,13 @@ fn refuse_inside(path: &Utf8Path, rootfs: &Utf8Path, filter: &Filter) -> Result<
         }
         _ => Ok(()),
     }
+}
+
+/// Whether `directory`, below the root of this very system, is on a volume or the like: what is mounted is
+/// left out there.
+fn is_mounted_elsewhere(directory: &Utf8Path, root: &Utf8Path) -> bool {
+    root == "/"
+        && directory
+            .ancestors()
+            .any(|above| above != root && is_mount_point(above))
 }

@@ -262,10 +262,14 @@ fn details(
     if options.format == Format::Plain {
         annotations.insert(PLAIN_COMMIT.into(), system.commit.checksum.to_string());
     }
+    let created = match config.created() {
+        Some(created) => created.to_owned(),
+        None => rfc3339(system.timestamp())?,
+    };
     Ok(ImageDetails {
         config,
         annotations,
-        created: rfc3339(system.timestamp())?,
+        created,
         created_by: options.created_by,
         compression: options.compression,
     })

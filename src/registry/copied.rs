@@ -3,16 +3,14 @@
 //! temporary layout.
 
 use std::io::Read;
-use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::checksum::Checksum;
 use crate::oci::Stage;
 use crate::oci::read::{Blobs, Layout};
-use crate::undo::Undo;
+use crate::process::Call;
 
 /// A copy of an image that goes with this value.
 pub struct Copied {
@@ -33,10 +31,16 @@ impl Copied {
     pub fn new(name: &str) -> Result<Self> {
         let stage = Stage::new_temporary()?;
         let path = stage.path().join("image");
-        let mut command = Command::new("skopeo");
-        command.args(["copy", "--quiet", "--dest-oci-accept-uncompressed-layers"]);
-        command.arg(name).arg(format!("oci:{path}"));
-        run(&mut command).with_context(|| format!("copying {name} with skopeo"))?;
+        let to = format!("oci:{path}");
+        let arguments = [
+            "copy",
+            "--quiet",
+            "--dest-oci-accept-uncompressed-layers",
+            name,
+            &to,
+        ];
+        let copied = Call::new("skopeo", arguments).run();
+        copied.with_context(|| format!("copying {name} with skopeo"))?;
         Ok(Self {
             layout: Layout::new(&path)?,
             _stage: stage,
@@ -52,33 +56,4 @@ impl Blobs for Copied {
     fn index_json(&self) -> Result<Value> {
         self.layout.index_json()
     }
-}
-
-/// Runs a command that must succeed; it does not outlive us.
-fn run(command: &mut Command) -> Result<()> {
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let spawn = || command.stderr(Stdio::piped()).spawn();
-    let (mut child, undo) = Undo::around(spawn, |child| {
-        let pid = pid(child);
-        move || {
-            // It may have ended by itself.
-            let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
-        }
-    })
-    .context("starting skopeo; install the package skopeo (1.9 or newer)")?;
-    let mut messages = String::new();
-    if let Some(stderr) = &mut child.stderr {
-        // What is no text is no message.
-        let _ = stderr.read_to_string(&mut messages);
-    }
-    let status = child.wait()?;
-    undo.disarm_with(|| Ok::<_, std::convert::Infallible>(()))?;
-    if !status.success() {
-        bail!("it ended with {status}: {}", messages.trim());
-    }
-    Ok(())
-}
-
-fn pid(child: &Child) -> Option<Pid> {
-    Pid::from_raw(i32::try_from(child.id()).ok()?)
 }

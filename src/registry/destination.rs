@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use anyhow::{Error, Result, bail, ensure};
+use anyhow::{Error, Result, anyhow, bail, ensure};
 use camino::Utf8PathBuf;
 
 use crate::oci::check_tag;
@@ -29,22 +29,27 @@ pub enum Destination {
         /// The image's name in the archive.
         tag: Option<String>,
     },
+    /// `containers-storage:NAME`, the storage of podman and buildah.
+    Storage {
+        /// The image's whole name, as podman completes it.
+        name: String,
+    },
 }
 
 impl Destination {
-    /// The image's name in the layout or archive.
-    pub fn tag_mut(&mut self) -> &mut Option<String> {
-        let (Self::Layout { tag, .. } | Self::Archive { tag, .. } | Self::Stdout { tag }) = self;
-        tag
+    /// The image's name in the layout or archive; none where the destination itself is a name.
+    pub fn tag_mut(&mut self) -> Option<&mut Option<String>> {
+        match self {
+            Self::Layout { tag, .. } | Self::Archive { tag, .. } | Self::Stdout { tag } => {
+                Some(tag)
+            }
+            Self::Storage { .. } => None,
+        }
     }
 }
 
 /// Transports that other tools have, with what to do instead.
-const ELSEWHERE: [(&str, &str); 7] = [
-    (
-        "containers-storage",
-        "skopeo copy oci:PATH containers-storage:NAME",
-    ),
+const ELSEWHERE: [(&str, &str); 6] = [
     (
         "docker",
         "skopeo copy --preserve-digests oci:PATH docker://NAME",
@@ -82,12 +87,16 @@ impl FromStr for Destination {
                 let (path, tag) = path_and_tag(text, rest)?;
                 Ok(Self::Archive { path, tag })
             }
+            Some(("containers-storage", name)) => {
+                let name = storage_name(name).map_err(|e| anyhow!("{text}: {e}"))?;
+                Ok(Self::Storage { name })
+            }
             Some((other, _)) => match ELSEWHERE.iter().find(|(name, _)| *name == other) {
                 Some((_, instead)) => bail!(
                     "{text}: writing to '{other}:' is not supported; write an oci: layout and then run '{instead}'"
                 ),
                 None => bail!(
-                    "{text}: unknown transport '{other}:'; use oci:PATH[:TAG] or oci-archive:PATH[:TAG] (for a path with a colon in it, too)"
+                    "{text}: unknown transport '{other}:'; use oci:PATH[:TAG], containers-storage:NAME or oci-archive:PATH[:TAG] (for a path with a colon in it, too)"
                 ),
             },
             None => Ok(Self::Archive {
@@ -96,6 +105,36 @@ impl FromStr for Destination {
             }),
         }
     }
+}
+
+/// The name under which podman and buildah keep what `-t NAME` names: on `localhost`, and `latest`,
+/// where nothing else is said.
+///
+/// # Errors
+/// When it cannot name an image.
+pub fn storage_name(name: &str) -> Result<String> {
+    let name = name.strip_prefix("//").unwrap_or(name);
+    let (path, tag) = match name.rsplit_once(':') {
+        // What follows the last colon may be a port and a path.
+        Some((path, tag)) if !tag.contains('/') => (path, tag),
+        _ => (name, "latest"),
+    };
+    let part_fits = |part: &str| {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+        !part.is_empty() && part.chars().all(fits)
+    };
+    let (domain, rest) = match path.split_once('/') {
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest),
+        _ => ("localhost", path),
+    };
+    let tag_fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let fits = rest.split('/').all(part_fits) && !tag.is_empty() && tag.chars().all(tag_fits);
+    if !fits || name.contains('@') {
+        bail!(
+            "'{name}' cannot name an image in the storage: write NAME[:TAG] or DOMAIN/NAME[:TAG], the name in lower case"
+        );
+    }
+    Ok(format!("{domain}/{rest}:{tag}"))
 }
 
 /// The transport that `text` begins with, and what follows it.
@@ -147,6 +186,12 @@ mod tests {
             ("oci-archive:b.tar", archive("b.tar", None)),
             ("b.tar", archive("b.tar", None)),
             ("./odd:name", archive("./odd:name", None)),
+            (
+                "containers-storage:my-os",
+                Destination::Storage {
+                    name: "localhost/my-os:latest".into(),
+                },
+            ),
         ] {
             assert_eq!(text.parse::<Destination>().unwrap(), expected, "{text}");
         }
@@ -159,6 +204,7 @@ mod tests {
             ("oci:", "path is missing"),
             ("oci:a:", "cannot name an image"),
             ("oci:a:b c", "cannot name an image"),
+            ("containers-storage:", "cannot name an image in the storage"),
             ("docker://quay.io/a/b", "skopeo copy --preserve-digests"),
             (
                 "containers-storage:a",
@@ -168,6 +214,23 @@ mod tests {
         ] {
             let error = text.parse::<Destination>().unwrap_err().to_string();
             assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn names_are_completed_as_podman_does() {
+        for (given, whole) in [
+            ("my-os", "localhost/my-os:latest"),
+            ("my-os:1", "localhost/my-os:1"),
+            ("//my/os:V1.0", "localhost/my/os:V1.0"),
+            ("localhost/a", "localhost/a:latest"),
+            ("quay.io/a/b", "quay.io/a/b:latest"),
+            ("registry:5000/a", "registry:5000/a:latest"),
+        ] {
+            assert_eq!(storage_name(given).unwrap(), whole);
+        }
+        for wrong in ["", "A", "a b", "a:", "a/", "a@sha256:0", "a:b c"] {
+            assert!(storage_name(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -7,5 +7,5 @@ mod proxy;
 mod reference;
 
 pub use destination::Destination;
-pub use open::{Access, Image, read_manifest};
-pub use reference::Reference;
+pub use open::{Access, Image, read_config, read_manifest};
+pub use reference::{Reference, has_transport};

@@ -112,6 +112,21 @@ impl<'a> Stored<'a> {
     }
 }
 
+/// Reads the config of an image and nothing of its layers.
+///
+/// # Errors
+/// As [`Image::open`].
+pub fn read_config(reference: &Reference, access: &Access) -> Result<Vec<u8>> {
+    let read = || match Stored::open(reference)? {
+        Stored::Here(blobs, tag) => {
+            let manifest = read::read_manifest(blobs.as_ref(), tag, None)?;
+            read::read_small_blob(blobs.as_ref(), &manifest.config, JSON_LIMIT)
+        }
+        Stored::Elsewhere(name) => Ok(Proxy::open(name, access)?.config().to_vec()),
+    };
+    read().with_context(|| format!("opening the image {reference}"))
+}
+
 /// Reads the manifest of an image and nothing else.
 ///
 /// # Errors

@@ -48,6 +48,9 @@ impl Reference {
         match destination.clone() {
             Destination::Layout { path, tag } => Some(Self::Layout { path, tag }),
             Destination::Archive { path, tag } => Some(Self::Archive { path, tag }),
+            Destination::Storage { name } => {
+                Some(Self::Skopeo(format!("containers-storage:{name}")))
+            }
             Destination::Stdout { .. } => None,
         }
     }
@@ -105,6 +108,21 @@ impl FromStr for Reference {
             }),
         }
     }
+}
+
+/// Whether `text` begins with a transport that images are read from; else it may name an image in a storage.
+pub fn has_transport(text: &str) -> bool {
+    const OTHERS: [&str; 4] = [
+        "oci",
+        "oci-archive",
+        "registry",
+        "ostree-unverified-registry",
+    ];
+    split_transport(text).is_some_and(|(word, rest)| {
+        let known = OF_SKOPEO.iter().chain(&UNVERIFIED).chain(&OTHERS);
+        // `docker` may be an image of that name, with a tag.
+        known.into_iter().any(|name| *name == word) && (word != "docker" || rest.starts_with("//"))
+    })
 }
 
 impl fmt::Display for Reference {

@@ -11,6 +11,7 @@ mod directory;
 mod disk_xattrs;
 mod filter;
 mod lookup;
+mod mounts;
 mod scan;
 mod xattrs;
 
@@ -26,6 +27,7 @@ pub use builder::{Metadata, TreeBuilder};
 pub use change::DirectoryMetadata;
 pub use directory::Directory;
 pub use filter::{Filter, SpecialFiles};
+pub use mounts::is_mount_point;
 pub use scan::scan;
 pub use xattrs::{Hint, Xattr, Xattrs, normalize as normalize_xattrs};
 

@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, FileType, Stat};
 use super::directory::{Directory, Stamp};
 use super::disk_xattrs;
 use super::filter::Verdict;
+use super::mounts;
 use super::{EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder, Xattrs};
 
 /// How many faults of a rootfs are listed before the rest is only counted.
@@ -37,6 +38,7 @@ pub fn scan(path: &Utf8Path, filter: &Filter) -> Result<(Tree, Directory)> {
         proc_links,
         links: HashMap::new(),
         etc_is_in_usr: false,
+        in_place: mounts::is_own_root(&stat),
         builder: TreeBuilder::new(metadata(&stat, Kind::Directory, xattrs)),
         stamps: vec![Stamp::of(&stat)],
         faults: Vec::new(),
@@ -92,6 +94,27 @@ struct Seen {
     verdict: Verdict,
 }
 
+impl Seen {
+    /// A directory that something is mounted on: its own owner and mode cannot be seen.
+    fn mount_point(parent: EntryId, name: &str, path: &Utf8Path, mounted: Stat) -> Self {
+        let mut stat = mounted;
+        stat.st_mode = match path.as_str() {
+            "tmp" | "var/tmp" => 0o1777,
+            _ => 0o755,
+        };
+        (stat.st_uid, stat.st_gid, stat.st_mtime) = (0, 0, 0);
+        Self {
+            parent,
+            name: name.to_owned(),
+            target: String::new(),
+            stat,
+            kind: Kind::Directory,
+            xattrs: Vec::new(),
+            verdict: Verdict::KeepEmpty,
+        }
+    }
+}
+
 struct Walk<'f> {
     filter: &'f Filter,
     /// Whether /proc is there; a container without it takes a longer way to attributes, which
@@ -100,6 +123,8 @@ struct Walk<'f> {
     /// The first entry of each file, by device and inode: numbers of inodes repeat across mounts.
     links: HashMap<(u64, u64), EntryId>,
     etc_is_in_usr: bool,
+    /// Whether this is the root of the running system: what is mounted in it is not part of it.
+    in_place: bool,
     builder: TreeBuilder,
     stamps: Vec<Stamp>,
     faults: Vec<String>,
@@ -155,6 +180,17 @@ impl Walk<'_> {
             }
             let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
                 .with_context(|| format!("reading /{full}"))?;
+            if self.is_injected(&full, &stat) {
+                tracing::debug!("left out /{full}: a container runtime has put it there");
+                continue;
+            }
+            if self.in_place && mounts::is_root_of_mount(dir, name) {
+                tracing::info!("left out what is mounted at /{full}");
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    listed.push(Seen::mount_point(parent, name, &full, stat));
+                }
+                continue;
+            }
             let Some(kind) = self.kind(&stat, path, name) else {
                 continue;
             };
@@ -179,6 +215,16 @@ impl Walk<'_> {
             });
         }
         Ok(listed)
+    }
+
+    /// Whether an entry is the mark or the stub of a container runtime: docker's mark, or the empty file that
+    /// buildah and runc make (with mode 0755, which nobody else gives it) to mount their own over.
+    fn is_injected(&self, path: &Utf8Path, stat: &Stat) -> bool {
+        const STUBS: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
+        let empty = stat.st_mode & 0o170_000 == 0o100_000 && stat.st_size == 0 && stat.st_uid == 0;
+        empty
+            && (path == ".dockerenv"
+                || stat.st_mode & 0o7777 == 0o755 && STUBS.contains(&path.as_str()))
     }
 
     fn add(&mut self, seen: Seen) -> Result<EntryId> {

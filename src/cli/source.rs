@@ -1,0 +1,149 @@
+//! Where a root filesystem comes from: the options of every command that reads one.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::args::{FilterArgs, RootfsArgs, read_config, usage};
+use super::{EndsWith, say};
+use crate::oci::BaseConfig;
+use crate::pipeline::RootfsOptions;
+use crate::registry::{self, Access};
+use crate::source::{self, Backends, Choice, Source, Unshared};
+
+/// The backend of images and containers.
+#[derive(Debug, Args)]
+pub struct BackendArgs {
+    /// What has the images and containers: podman, buildah, or auto, whichever is there (podman
+    /// first; only buildah in a container with the storage of another system)
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "auto",
+        env = "APT_OSTREE_HELPER_BACKEND"
+    )]
+    pub backend: Choice,
+
+    /// Seconds after which a call of the backend that fetches and builds nothing is given up
+    #[arg(long, value_name = "SECONDS", default_value = "300", env = "APT_OSTREE_HELPER_BACKEND_TIMEOUT",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    pub backend_timeout: u64,
+}
+
+impl BackendArgs {
+    /// Finds the backend.
+    pub fn detect(&self) -> Result<Backends> {
+        Backends::detect(self.backend, Duration::from_secs(self.backend_timeout))
+    }
+
+    /// Finds the backend, in its user namespace: for an ordinary user the job is done by another
+    /// process, with whose status this one then ends.
+    pub fn enter(&self) -> Result<Backends> {
+        let backends = self.detect()?;
+        match source::enter(&backends, |why| say(&format!("{why}: cleaning up")))? {
+            Unshared::Here => Ok(backends),
+            Unshared::Done(status) => Err(EndsWith::status(status).into()),
+        }
+    }
+}
+
+/// Which root filesystem is read.
+#[derive(Debug, Args)]
+pub struct SourceArgs {
+    #[command(flatten)]
+    rootfs: RootfsArgs,
+
+    /// Read an image of podman or buildah, which is mounted meanwhile; fetched where it is not in the storage
+    #[arg(long, value_name = "IMAGE", conflicts_with = "rootfs")]
+    from: Option<String>,
+
+    /// Read a container of podman or buildah, which is mounted meanwhile
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["rootfs", "from"])]
+    container: Option<String>,
+
+    #[command(flatten)]
+    pub backend: BackendArgs,
+}
+
+/// A root filesystem to read; what is mounted stays so as long as this lives.
+pub struct Opened {
+    /// Where it is and what of it is read.
+    pub rootfs: RootfsOptions,
+    /// The config of the image or container.
+    pub config: BaseConfig,
+    _source: Option<Source>,
+}
+
+impl SourceArgs {
+    /// Mounts what is to be mounted.
+    pub fn open(&self, admin_dir: Option<&String>) -> Result<Opened> {
+        let source = match (&self.from, &self.container) {
+            (Some(image), _) => Source::image(&self.backend.enter()?, image)?,
+            (None, Some(name)) => Source::container(&self.backend.enter()?, name)?,
+            (None, None) => {
+                return Ok(Opened {
+                    rootfs: self.rootfs.options(admin_dir)?,
+                    config: BaseConfig::default(),
+                    _source: None,
+                });
+            }
+        };
+        self.rootfs.filter.of_source(source, admin_dir)
+    }
+}
+
+impl FilterArgs {
+    /// The options of a job that reads what is mounted.
+    pub fn of_source(&self, source: Source, admin_dir: Option<&String>) -> Result<Opened> {
+        Ok(Opened {
+            rootfs: self.options(source.path().to_owned(), admin_dir)?,
+            config: source.config().clone(),
+            _source: Some(source),
+        })
+    }
+}
+
+/// The config to begin with, where it is not that of what is read.
+#[derive(Debug, Args)]
+pub struct BaseConfigArgs {
+    /// Config to begin with, - for standard input: an OCI config, or the output of podman
+    /// inspect or docker inspect [default: that of --from or --container]
+    #[arg(long, value_name = "FILE", conflicts_with = "config_from")]
+    config: Option<camino::Utf8PathBuf>,
+
+    /// Image whose config to begin with: with a transport (oci:PATH[:TAG], docker://NAME), or the name of one in the
+    /// storage of podman or buildah
+    #[arg(long, value_name = "IMAGE")]
+    config_from: Option<String>,
+}
+
+impl BaseConfigArgs {
+    /// The config: the one that is named, else `inherited`. Its date is forgotten where another is `given`.
+    pub fn base(
+        &self,
+        backend: &BackendArgs,
+        inherited: BaseConfig,
+        given: bool,
+    ) -> Result<BaseConfig> {
+        let mut base = match (&self.config, &self.config_from) {
+            (Some(file), _) => read_config(file, BaseConfig::parse)?,
+            (None, Some(image)) => config_of(image, backend)?,
+            (None, None) => inherited,
+        };
+        if given {
+            base.forget_created();
+        }
+        Ok(base)
+    }
+}
+
+fn config_of(image: &str, backend: &BackendArgs) -> Result<BaseConfig> {
+    if !registry::has_transport(image) || image.starts_with("containers-storage:") {
+        return source::image_config(&backend.detect()?, image);
+    }
+    let reference = image
+        .parse()
+        .map_err(|e| usage(format!("--config-from {e:#}")))?;
+    BaseConfig::parse(&registry::read_config(&reference, &Access::default())?)
+}

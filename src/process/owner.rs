@@ -1,0 +1,189 @@
+//! Who owns what was started or mounted: a process, named so that anybody can tell later whether
+//! it still runs. Its number alone would not do: numbers are used again, and every PID namespace
+//! (a container) has its own.
+
+use std::fmt;
+use std::fs;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Error, Result};
+
+/// The variable in which a program that runs for us has its [`Owner`].
+pub const OWNER_VARIABLE: &str = "APT_OSTREE_HELPER_OWNER";
+
+/// A process: boot, PID namespace, number, and start in ticks since boot (proc_pid_stat(5), field 22).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Owner {
+    boot: String,
+    namespace: u64,
+    pid: u32,
+    start: u64,
+}
+
+/// Whether an owner still runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It runs.
+    Runs,
+    /// It has ended.
+    Ended,
+    /// It is (or was) in a PID namespace that cannot be seen from here.
+    Unseen,
+}
+
+impl Owner {
+    /// This process.
+    pub fn this_process() -> &'static Self {
+        static THIS: OnceLock<Owner> = OnceLock::new();
+        THIS.get_or_init(|| {
+            let pid = std::process::id();
+            Self {
+                boot: boot(),
+                namespace: namespace("self").unwrap_or_default(),
+                pid,
+                start: start_of("self").unwrap_or_default(),
+            }
+        })
+    }
+
+    /// Whether the process still runs.
+    pub fn life(&self) -> Life {
+        if self.boot != boot() {
+            return Life::Ended;
+        }
+        if namespace("self") == Some(self.namespace) {
+            return match start_of(&self.pid.to_string()) == Some(self.start) {
+                true => Life::Runs,
+                false => Life::Ended,
+            };
+        }
+        self.life_in_another_namespace()
+    }
+
+    /// From the outside, processes of inner namespaces are seen, with their inner number last in "NSpid"
+    /// (proc_pid_status(5)).
+    fn life_in_another_namespace(&self) -> Life {
+        // Only the initial namespace (its inode is fixed, PROC_PID_INIT_INO in the kernel) sees all others.
+        const INITIAL: u64 = 0xEFFF_FFFC;
+        for process in processes() {
+            let name = process.to_string();
+            if namespace(&name) != Some(self.namespace) || start_of(&name) != Some(self.start) {
+                continue;
+            }
+            let status = fs::read_to_string(format!("/proc/{name}/status")).unwrap_or_default();
+            let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            let inner = inner.and_then(|numbers| numbers.split_whitespace().last());
+            if inner == Some(self.pid.to_string().as_str()) {
+                return Life::Runs;
+            }
+        }
+        match namespace("self") == Some(INITIAL) {
+            true => Life::Ended,
+            false => Life::Unseen,
+        }
+    }
+}
+
+/// The numbers of the processes that can be seen.
+pub fn processes() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// The owner of a program that runs for one, by its environment.
+pub fn owner_of(process: u32) -> Option<Owner> {
+    let environment = fs::read(format!("/proc/{process}/environ")).ok()?;
+    let mut variables = environment.split(|byte| *byte == 0);
+    variables.find_map(|variable| {
+        let text = std::str::from_utf8(variable).ok()?;
+        text.strip_prefix(OWNER_VARIABLE)?
+            .strip_prefix('=')?
+            .parse()
+            .ok()
+    })
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}-{}-{}-{}",
+            self.boot, self.namespace, self.pid, self.start
+        )
+    }
+}
+
+impl FromStr for Owner {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parse = || -> Option<Self> {
+            let mut parts = text.split('-');
+            let owner = Self {
+                boot: parts.next()?.to_owned(),
+                namespace: parts.next()?.parse().ok()?,
+                pid: parts.next()?.parse().ok()?,
+                start: parts.next()?.parse().ok()?,
+            };
+            parts.next().is_none().then_some(owner)
+        };
+        parse().with_context(|| format!("'{text}' names no process"))
+    }
+}
+
+/// The beginning of the boot's id.
+fn boot() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.chars().filter(char::is_ascii_hexdigit).take(8).collect()
+}
+
+/// The inode of a process's PID namespace (namespaces(7): the link reads `pid:[INODE]`).
+fn namespace(process: &str) -> Option<u64> {
+    let link = fs::read_link(format!("/proc/{process}/ns/pid")).ok()?;
+    let text = link.to_str()?;
+    text.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// When a process was started; none for one that has ended, a zombie too.
+fn start_of(process: &str) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name in parentheses may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    match fields.next()? {
+        "Z" | "X" => None,
+        _ => fields.nth(18)?.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_until_it_ends() {
+        let this = Owner::this_process();
+        assert_eq!(this.life(), Life::Runs);
+        assert_eq!(this.to_string().parse::<Owner>().unwrap(), *this);
+        let later = Owner {
+            start: this.start + 1,
+            ..this.clone()
+        };
+        assert_eq!(later.life(), Life::Ended, "the number was used again");
+        let before = Owner {
+            boot: "00000000".into(),
+            ..this.clone()
+        };
+        assert_eq!(before.life(), Life::Ended, "the machine was started again");
+    }
+
+    #[test]
+    fn other_text_names_no_process() {
+        for text in ["", "a", "a-1-2", "a-1-2-3-4", "a-x-2-3"] {
+            assert!(text.parse::<Owner>().is_err(), "{text}");
+        }
+    }
+}

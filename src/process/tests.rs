@@ -1,0 +1,77 @@
+#![allow(clippy::unwrap_used)]
+use std::time::{Duration, Instant};
+
+use super::*;
+
+fn sh(script: &str) -> Call {
+    Call::new("sh", ["-c", script])
+}
+
+#[test]
+fn what_it_prints_is_the_result_and_what_it_says_is_in_the_error() {
+    assert_eq!(sh("echo out; echo said >&2").run().unwrap(), "out\n");
+    let error = sh("echo out; echo why >&2; exit 3")
+        .run()
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("why") && error.contains("exit status: 3"),
+        "{error}"
+    );
+    let error = Call::new("aoh-no-such-program", ["x"])
+        .run()
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("apt-get install aoh-no-such-program"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_program_that_hangs_is_ended_with_all_that_it_started() {
+    let start = Instant::now();
+    let marker = format!("{}.25", 7000 + std::process::id());
+    let script = format!("echo thinking >&2; sleep {marker} & wait");
+    let error = sh(&script)
+        .limit(Duration::from_millis(200))
+        .run()
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("did not end within 0 s") && error.contains("thinking"),
+        "{error}"
+    );
+    assert!(start.elapsed() < Duration::from_secs(4));
+    let running = Command::new("pgrep")
+        .args(["-f", &marker])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&running.stdout), "");
+}
+
+#[test]
+fn a_program_that_leaves_something_running_does_not_hold_us_up() {
+    let start = Instant::now();
+    // The grandchild has the pipes, in a session of its own.
+    assert!(sh("echo done; setsid sleep 3 & true").run().is_ok());
+    assert!(
+        start.elapsed() < Duration::from_millis(2900),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn an_outcome_tells_how_it_ended() {
+    let outcome = Outcome::default();
+    assert!(!outcome.is_started());
+    sh("true").run_telling(&outcome).unwrap();
+    assert!(outcome.is_success() && !outcome.is_unknown());
+    let outcome = Outcome::default();
+    sh("exit 1").run_telling(&outcome).unwrap_err();
+    assert!(!outcome.is_success() && !outcome.is_unknown());
+    let outcome = Outcome::default();
+    sh("kill -9 $$").run_telling(&outcome).unwrap_err();
+    assert!(outcome.is_unknown());
+}

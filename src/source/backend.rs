@@ -1,0 +1,682 @@
+//! podman and buildah: how each is called, described once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Error, Result, bail};
+use camino::{Utf8Path, Utf8PathBuf};
+use serde_json::Value;
+
+use crate::process::Call;
+use crate::tree::is_mount_point;
+
+/// The time that a call may take which does not fetch or build anything.
+pub const USUAL_LIMIT: Duration = Duration::from_secs(300);
+/// When a signal ends us, so long a mount that is being made is waited for: ended halfway, nobody
+/// knows whether it is counted.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What keeps images and containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// podman(1).
+    Podman,
+    /// buildah(1).
+    Buildah,
+}
+
+/// How a program is called. `{image}`, `{name}` (of a container) and `{file}` stand for what a call is about.
+struct Description {
+    program: &'static str,
+    inspect_image: &'static [&'static str],
+    inspect_container: &'static [&'static str],
+    /// Where the image's id is in what `inspect_image` prints (a JSON pointer, RFC 6901).
+    image_id: &'static str,
+    /// Where the image's whole config is, as text.
+    whole_config: Option<&'static str>,
+    /// Where the id of a container's image is, if the config is to be taken from there.
+    image_of_container: Option<&'static str>,
+    pull: &'static [&'static str],
+    pull_layout: &'static [&'static str],
+    tag: &'static [&'static str],
+    build: &'static [&'static str],
+    /// Mounts an image read-only and counts it; only what can be undone is here.
+    mount_image: Option<&'static [&'static str]>,
+    unmount_image: &'static [&'static str],
+    /// Prints the ids of the images that are mounted.
+    mounted_images: &'static [&'static str],
+    create: &'static [&'static str],
+    mount: &'static [&'static str],
+    unmount: &'static [&'static str],
+    remove: &'static [&'static str],
+    /// Prints the names of all containers that it can see, a line each.
+    list: &'static [&'static str],
+    /// Prints what is mounted.
+    mounted_containers: &'static [&'static str],
+    /// Where each of these names the container, and its mount.
+    container_at: [&'static str; 2],
+    info: &'static [&'static str],
+    /// Where the storage and its driver are in what `info` prints.
+    storage: [&'static str; 2],
+    unshare: &'static [&'static str],
+}
+
+static PODMAN: Description = Description {
+    program: "podman",
+    inspect_image: &["image", "inspect", "{image}"],
+    inspect_container: &["container", "inspect", "{name}"],
+    image_id: "/0/Id",
+    whole_config: None,
+    image_of_container: Some("/0/Image"),
+    pull: &["pull", "--quiet", "{image}"],
+    pull_layout: &["pull", "--quiet", "{file}"],
+    tag: &["tag", "{image}", "{name}"],
+    build: &["build", "--iidfile={file}"],
+    mount_image: Some(&["image", "mount", "{image}"]),
+    unmount_image: &["image", "umount", "{image}"],
+    mounted_images: &["image", "mount", "--format", "json"],
+    // The command is never run; images without one cannot be created without it.
+    create: &[
+        "create",
+        "--pull=never",
+        "--network=none",
+        "--label=apt-ostree-helper={name}",
+        "--name={name}",
+        "{image}",
+        "apt-ostree-helper",
+    ],
+    mount: &["mount", "{name}"],
+    unmount: &["umount", "{name}"],
+    remove: &["rm", "--force", "{name}"],
+    list: &["ps", "--all", "--external", "--format", "{{.Names}}"],
+    mounted_containers: &["mount", "--format", "json"],
+    container_at: ["/Names/0", "/mountpoint"],
+    info: &["info", "--format", "json"],
+    storage: ["/store/graphRoot", "/store/graphDriverName"],
+    unshare: &["unshare"],
+};
+
+static BUILDAH: Description = Description {
+    program: "buildah",
+    inspect_image: &["inspect", "--type", "image", "{image}"],
+    inspect_container: &["inspect", "--type", "container", "{name}"],
+    image_id: "/FromImageID",
+    whole_config: Some("/Config"),
+    // What `buildah config` has set is in the container.
+    image_of_container: None,
+    pull: &["pull", "--quiet", "{image}"],
+    pull_layout: &["pull", "--quiet", "{file}"],
+    tag: &["tag", "{image}", "{name}"],
+    build: &["build", "--iidfile={file}"],
+    mount_image: None,
+    unmount_image: &[],
+    mounted_images: &[],
+    create: &["from", "--pull=never", "--name={name}", "{image}"],
+    mount: &["mount", "{name}"],
+    unmount: &["umount", "{name}"],
+    remove: &["rm", "{name}"],
+    list: &["containers", "--format", "{{.ContainerName}}"],
+    mounted_containers: &["mount", "--json"],
+    container_at: ["/container", "/mountPoint"],
+    info: &["info"],
+    storage: ["/store/GraphRoot", "/store/GraphDriverName"],
+    unshare: &["unshare"],
+};
+
+impl Kind {
+    /// Both, in the order of preference outside of containers.
+    pub const ALL: [Self; 2] = [Self::Podman, Self::Buildah];
+
+    fn description(self) -> &'static Description {
+        match self {
+            Self::Podman => &PODMAN,
+            Self::Buildah => &BUILDAH,
+        }
+    }
+
+    /// The program's name.
+    pub fn program(self) -> &'static str {
+        self.description().program
+    }
+
+    fn is_installed(self) -> bool {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|dir| is_executable(&dir.join(self.program())))
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.program())
+    }
+}
+
+/// Which backend is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Choice {
+    /// Whichever is there.
+    #[default]
+    Auto,
+    /// This one.
+    Only(Kind),
+}
+
+impl FromStr for Choice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" | "" => Ok(Self::Auto),
+            "podman" => Ok(Self::Only(Kind::Podman)),
+            "buildah" => Ok(Self::Only(Kind::Buildah)),
+            _ => bail!("'{text}' is no backend: use podman, buildah or auto"),
+        }
+    }
+}
+
+/// The backends that can be used, and how.
+#[derive(Debug, Clone)]
+pub struct Backends {
+    kinds: Vec<Kind>,
+    limit: Duration,
+}
+
+impl Backends {
+    /// Finds what is there.
+    ///
+    /// # Errors
+    /// When the one that is wanted is not there, or none is.
+    pub fn detect(choice: Choice, limit: Duration) -> Result<Self> {
+        let kinds = match choice {
+            Choice::Only(kind) if kind.is_installed() => vec![kind],
+            Choice::Only(kind) => bail!(
+                "{kind} is not on the PATH: install the package {kind} (apt-get install {kind}), or choose another with --backend"
+            ),
+            Choice::Auto => {
+                let mut kinds = Kind::ALL.to_vec();
+                // A podman in a container would migrate the database of the host's, which then
+                // no longer knows its containers; buildah has none.
+                if shares_storage() {
+                    kinds.retain(|kind| *kind == Kind::Buildah);
+                }
+                kinds.retain(|kind| kind.is_installed());
+                kinds
+            }
+        };
+        if kinds.is_empty() {
+            if shares_storage() && Kind::Podman.is_installed() {
+                bail!(
+                    "podman is not used on storage that is mounted into a container, unless --backend podman says so: it can make a podman outside lose its containers; install the package buildah (apt-get install buildah)"
+                );
+            }
+            bail!(
+                "neither podman nor buildah is on the PATH, and one of them is needed for images and containers: install the package podman or buildah (apt-get install podman), or give a directory with --rootfs"
+            );
+        }
+        Ok(Self { kinds, limit })
+    }
+
+    /// The preferred one.
+    pub fn first(&self) -> Backend {
+        self.like(self.kinds.first().copied().unwrap_or(Kind::Podman))
+    }
+
+    /// One of that kind, whether it is there or not.
+    pub fn like(&self, kind: Kind) -> Backend {
+        Backend {
+            kind,
+            limit: self.limit,
+            environment: BTreeMap::new(),
+        }
+    }
+
+    /// All, the preferred first.
+    pub fn all(&self) -> impl Iterator<Item = Backend> + '_ {
+        self.kinds.iter().map(|kind| self.like(*kind))
+    }
+}
+
+/// Whether this is a container (podman, buildah and docker leave a file that says so) to which a storage of images
+/// is bound that may be another podman's.
+fn shares_storage() -> bool {
+    const MARKS: [&str; 2] = ["/run/.containerenv", "/.dockerenv"];
+    const STORAGE: [&str; 2] = ["/var/lib/containers", "/var/lib/containers/storage"];
+    MARKS.iter().any(|file| Path::new(file).exists())
+        && STORAGE
+            .iter()
+            .any(|path| is_mount_point(Utf8Path::new(path)))
+}
+
+/// One backend, and how long its calls may take.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    kind: Kind,
+    limit: Duration,
+    environment: BTreeMap<String, String>,
+}
+
+/// What a call is about.
+#[derive(Debug, Clone, Copy, Default)]
+struct About<'a> {
+    image: &'a str,
+    name: &'a str,
+    file: &'a str,
+}
+
+/// An image or a container as its backend describes it.
+#[derive(Debug)]
+pub struct Inspected {
+    /// The image's id.
+    pub id: String,
+    /// The config, in one of the forms that [`crate::oci::BaseConfig::parse`] reads.
+    pub config: String,
+}
+
+impl Backend {
+    /// The same with less time.
+    pub fn within(&self, limit: Duration) -> Self {
+        Self {
+            limit: self.limit.min(limit),
+            ..self.clone()
+        }
+    }
+
+    /// The same with other variables in its environment.
+    pub fn with_environment(&self, environment: &BTreeMap<String, String>) -> Self {
+        Self {
+            environment: environment.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// Which one it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn unlimited(&self, template: &[&str], about: About<'_>) -> Call {
+        let fill = |word: &&str| {
+            let filled = word.replace("{image}", about.image);
+            filled
+                .replace("{name}", about.name)
+                .replace("{file}", about.file)
+        };
+        Call::new(self.kind.program(), template.iter().map(fill))
+            .patience(PATIENCE)
+            .environment(self.environment.clone())
+    }
+
+    fn call(&self, template: &[&str], about: About<'_>) -> Call {
+        self.unlimited(template, about).limit(self.limit)
+    }
+
+    /// The words that run a program in its user namespace.
+    pub fn unshare_words(&self) -> &'static [&'static str] {
+        self.kind.description().unshare
+    }
+
+    /// Describes an image that is in the storage.
+    ///
+    /// # Errors
+    /// When it is not there, or the backend fails or says what cannot be understood.
+    pub fn inspect_image(&self, image: &str) -> Result<Inspected> {
+        let of = self.kind.description();
+        let call = self.call(
+            of.inspect_image,
+            About {
+                image,
+                ..About::default()
+            },
+        );
+        let name = call.name();
+        let printed = call.run()?;
+        let value = json(&printed, &name)?;
+        let id = text_at(&value, of.image_id, &name)?;
+        let whole = of.whole_config.and_then(|at| value.pointer(at)?.as_str());
+        let config = match whole {
+            Some(whole) if !whole.is_empty() => whole.to_owned(),
+            _ => self.whole_config(&id).unwrap_or(printed),
+        };
+        Ok(Inspected { id, config })
+    }
+
+    /// The config of an image as it is, by skopeo where that is there: podman leaves fields out when it inspects
+    /// (OnBuild, Shell).
+    fn whole_config(&self, id: &str) -> Option<String> {
+        let image = format!("containers-storage:@{id}");
+        let call = Call::new("skopeo", ["inspect", "--raw", "--config", &image]);
+        let call = call.limit(self.limit).environment(self.environment.clone());
+        let printed = call.run();
+        let printed = printed.inspect_err(|e| tracing::debug!("the config as inspected: {e:#}"));
+        printed.ok().filter(|config| !config.trim().is_empty())
+    }
+
+    /// Describes an existing container.
+    ///
+    /// # Errors
+    /// As [`Backend::inspect_image`].
+    pub fn inspect_container(&self, container: &str) -> Result<Inspected> {
+        let of = self.kind.description();
+        let call = self.call(
+            of.inspect_container,
+            About {
+                name: container,
+                ..About::default()
+            },
+        );
+        let name = call.name();
+        let printed = call.run()?;
+        let Some(image) = of.image_of_container else {
+            json(&printed, &name)?;
+            return Ok(Inspected {
+                id: String::new(),
+                config: printed,
+            });
+        };
+        self.inspect_image(&text_at(&json(&printed, &name)?, image, &name)?)
+    }
+
+    /// Fetches an image; that takes as long as it takes.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    pub fn pull(&self, image: &str) -> Result<()> {
+        let template = self.kind.description().pull;
+        self.unlimited(
+            template,
+            About {
+                image,
+                ..About::default()
+            },
+        )
+        .run()
+        .map(drop)
+    }
+
+    /// Takes the image of a layout, which `reference` names with its transport, into the storage
+    /// and gives it the name `name`.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    pub fn pull_layout(&self, reference: &str, name: &str) -> Result<()> {
+        let of = self.kind.description();
+        let about = About {
+            file: reference,
+            ..About::default()
+        };
+        let printed = self.unlimited(of.pull_layout, about).run()?;
+        let image = last_line(&printed);
+        self.call(
+            of.tag,
+            About {
+                image,
+                name,
+                ..About::default()
+            },
+        )
+        .run()
+        .map(drop)
+    }
+
+    /// The call that builds an image and writes its id to `iidfile`; options and the context are to be added.
+    pub fn build(&self, iidfile: &str, more: &[String]) -> Call {
+        let of = self.kind.description();
+        let mut words = of.build.to_vec();
+        words.extend(more.iter().map(String::as_str));
+        self.unlimited(
+            &words,
+            About {
+                file: iidfile,
+                ..About::default()
+            },
+        )
+    }
+
+    /// The call that mounts an image without a container, where there is one.
+    pub fn mount_image(&self, image: &str) -> Option<Call> {
+        let template = self.kind.description().mount_image?;
+        Some(self.call(
+            template,
+            About {
+                image,
+                ..About::default()
+            },
+        ))
+    }
+
+    /// The call that undoes one [`Backend::mount_image`].
+    pub fn unmount_image(&self, image: &str) -> Call {
+        self.call(
+            self.kind.description().unmount_image,
+            About {
+                image,
+                ..About::default()
+            },
+        )
+    }
+
+    /// Whether the image with that id is mounted, by whomever.
+    ///
+    /// # Errors
+    /// When the backend does not tell.
+    pub fn is_image_mounted(&self, id: &str) -> Result<bool> {
+        Ok(self
+            .mounted_images()?
+            .iter()
+            .any(|(mounted, _)| mounted == id))
+    }
+
+    /// The call that makes a container that is never run.
+    pub fn create(&self, name: &str, image: &str) -> Call {
+        let template = self.kind.description().create;
+        self.call(
+            template,
+            About {
+                name,
+                image,
+                ..About::default()
+            },
+        )
+    }
+
+    /// The call that mounts a container.
+    pub fn mount(&self, name: &str) -> Call {
+        self.call(
+            self.kind.description().mount,
+            About {
+                name,
+                ..About::default()
+            },
+        )
+    }
+
+    /// The call that undoes one [`Backend::mount`].
+    pub fn unmount(&self, name: &str) -> Call {
+        self.call(
+            self.kind.description().unmount,
+            About {
+                name,
+                ..About::default()
+            },
+        )
+    }
+
+    /// The call that removes a container with its mounts.
+    pub fn remove(&self, name: &str) -> Call {
+        self.call(
+            self.kind.description().remove,
+            About {
+                name,
+                ..About::default()
+            },
+        )
+    }
+
+    /// The names of the containers, those of builds too.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    pub fn containers(&self) -> Result<Vec<String>> {
+        let call = self.call(self.kind.description().list, About::default());
+        let printed = call.run_unguarded()?;
+        let lines = printed.lines().map(str::trim);
+        Ok(lines
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Whether there is such a container.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    pub fn is_there(&self, name: &str) -> Result<bool> {
+        let names = self.containers()?;
+        // A container may be known by its id too.
+        Ok(names.iter().any(|other| other == name) || self.inspect_container(name).is_ok())
+    }
+
+    /// The containers that are mounted, with the paths.
+    ///
+    /// # Errors
+    /// When the backend does not tell.
+    pub fn mounted_containers(&self) -> Result<Vec<(String, String)>> {
+        let of = self.kind.description();
+        let call = self.call(of.mounted_containers, About::default());
+        pairs(call, of.container_at)
+    }
+
+    /// The images that are mounted, by id, with the paths.
+    ///
+    /// # Errors
+    /// When the backend does not tell.
+    pub fn mounted_images(&self) -> Result<Vec<(String, String)>> {
+        match self.kind.description().mounted_images {
+            [] => Ok(Vec::new()),
+            template => pairs(
+                self.call(template, About::default()),
+                ["/id", "/mountpoint"],
+            ),
+        }
+    }
+
+    /// Where it keeps what it knows of containers.
+    ///
+    /// # Errors
+    /// When it does not tell.
+    pub fn container_directory(&self) -> Result<Utf8PathBuf> {
+        let of = self.kind.description();
+        let call = self.call(of.info, About::default());
+        let name = call.name();
+        let value = json(&call.run_unguarded()?, &name)?;
+        let [root, driver] = of
+            .storage
+            .map(|at| value.pointer(at).and_then(Value::as_str));
+        match (root, driver) {
+            (Some(root), Some(driver)) => {
+                Ok(Utf8Path::new(root).join(format!("{driver}-containers")))
+            }
+            _ => bail!("'{name}' does not tell where the storage is"),
+        }
+    }
+}
+
+/// Runs a call that prints a JSON array and gives what is at two places of each element.
+fn pairs(call: Call, at: [&str; 2]) -> Result<Vec<(String, String)>> {
+    let name = call.name();
+    let printed = call.run_unguarded()?;
+    if printed.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let value = json(&printed, &name)?;
+    let text = |element: &Value, at: &str| element.pointer(at)?.as_str().map(str::to_owned);
+    let elements = value.as_array().into_iter().flatten();
+    Ok(elements
+        .filter_map(|e| Some((text(e, at[0])?, text(e, at[1])?)))
+        .collect())
+}
+
+/// The last line that says anything: what else a backend prints comes before.
+pub fn last_line(printed: &str) -> &str {
+    let mut lines = printed.lines().rev().map(str::trim);
+    lines.find(|line| !line.is_empty()).unwrap_or_default()
+}
+
+fn json(printed: &str, call: &str) -> Result<Value> {
+    serde_json::from_str(printed).map_err(|e| {
+        let begin: String = printed.chars().take(200).collect();
+        Error::new(e).context(format!(
+            "'{call}' printed what is not JSON: '{}'",
+            begin.trim()
+        ))
+    })
+}
+
+fn text_at(value: &Value, pointer: &str, call: &str) -> Result<String> {
+    match value.pointer(pointer).and_then(Value::as_str) {
+        Some(text) if !text.is_empty() => Ok(text.to_owned()),
+        _ => bail!("'{call}' does not tell the image's id"),
+    }
+}
+
+/// The variables that choose the storage: what undoes later must have those of today
+/// (containers-storage.conf(5), containers.conf(5)).
+pub fn storage_environment() -> BTreeMap<String, String> {
+    const NAMES: [&str; 6] = [
+        "CONTAINERS_CONF",
+        "CONTAINERS_STORAGE_CONF",
+        "STORAGE_DRIVER",
+        "STORAGE_OPTS",
+        "XDG_DATA_HOME",
+        "XDG_RUNTIME_DIR",
+    ];
+    let set = NAMES
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+    set.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn calls_are_filled_in() {
+        let backends = Backends {
+            kinds: Vec::new(),
+            limit: USUAL_LIMIT,
+        };
+        let call = backends.like(Kind::Podman).create("c1", "img").name();
+        assert!(
+            call.contains("--name=c1") && call.ends_with("img apt-ostree-helper"),
+            "{call}"
+        );
+        let call = backends.like(Kind::Buildah).create("c1", "img").name();
+        assert_eq!(call, "buildah from --pull=never --name=c1 img");
+    }
+
+    #[test]
+    fn backends_are_named() {
+        assert_eq!(
+            "podman".parse::<Choice>().unwrap(),
+            Choice::Only(Kind::Podman)
+        );
+        assert_eq!("auto".parse::<Choice>().unwrap(), Choice::Auto);
+        assert!("docker".parse::<Choice>().is_err());
+    }
+
+    #[test]
+    fn other_lines_come_before_the_answer() {
+        assert_eq!(last_line("a\n\n b \n\n"), "b");
+        assert_eq!(last_line(""), "");
+    }
+}

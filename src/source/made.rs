@@ -1,0 +1,134 @@
+//! Images that a backend builds of a Containerfile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use camino::Utf8PathBuf;
+
+use super::backend::{Backend, Backends};
+use super::mount::warn_of_leftover;
+use super::working;
+use crate::oci::Stage;
+use crate::process::{Outcome, Owner};
+use crate::undo::Undo;
+
+/// What is built, as `podman build` and `buildah build` call it.
+#[derive(Debug, Clone, Default)]
+pub struct BuildOptions {
+    /// The directory of the context.
+    pub context: Utf8PathBuf,
+    /// The Containerfile, when not the context's.
+    pub file: Option<Utf8PathBuf>,
+    /// Variables of the build, `NAME=VALUE` or `NAME`.
+    pub build_args: Vec<String>,
+    /// The stage to build, when not the last.
+    pub target: Option<String>,
+    /// `OS/ARCHITECTURE[/VARIANT]`, when not this machine's.
+    pub platform: Option<String>,
+    /// More options of the backend's.
+    pub more: Vec<String>,
+}
+
+impl BuildOptions {
+    fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        words.extend(self.file.iter().map(|file| format!("--file={file}")));
+        words.extend(
+            self.build_args
+                .iter()
+                .map(|arg| format!("--build-arg={arg}")),
+        );
+        words.extend(
+            self.target
+                .iter()
+                .map(|target| format!("--target={target}")),
+        );
+        words.extend(
+            self.platform
+                .iter()
+                .map(|platform| format!("--platform={platform}")),
+        );
+        // The backend does not take the one with the other.
+        if !self
+            .more
+            .iter()
+            .any(|option| option.starts_with("--no-hosts"))
+        {
+            words.push(working::mark());
+        }
+        words.extend(self.more.iter().cloned());
+        words.push(self.context.to_string());
+        words
+    }
+}
+
+/// Builds an image with the preferred backend, whose output is shown on standard error as it
+/// comes, and returns the image's id. The image stays in the storage, as its cache.
+///
+/// # Errors
+/// When the context is not there, or the backend fails; no container of the build is left.
+pub fn build(backends: &Backends, options: &BuildOptions) -> Result<String> {
+    ensure!(
+        options.context.is_dir(),
+        "the context {} is no directory; give the one that holds the Containerfile and what it copies",
+        options.context
+    );
+    if let Some(file) = &options.file {
+        ensure!(file.is_file(), "there is no Containerfile at {file}");
+    }
+    let backend = backends.first();
+    // Dropped after the guard below, which needs nothing of it.
+    let stage = Stage::new_temporary()?;
+    let iidfile = stage.path().join("iid");
+    let outcome = Outcome::default();
+    let done = Arc::new(AtomicBool::new(false));
+    let undo = {
+        let (backend, outcome, done) = (backend.clone(), outcome.clone(), done.clone());
+        Undo::later(move || {
+            // By what it has built, not by its status: podman 4.3 ends with 0 on SIGTERM.
+            if outcome.is_started() && !done.load(Ordering::SeqCst) {
+                remove_working(&backend);
+            }
+        })
+    };
+    // What a killed backend leaves in its directory of temporary files goes with ours.
+    let temporary = [("TMPDIR".to_owned(), stage.path().to_string())];
+    let call = backend
+        .build(iidfile.as_str(), &options.words())
+        .environment(temporary);
+    call.shown().run_telling(&outcome).with_context(|| {
+        format!(
+            "building the image in {} with {}",
+            options.context,
+            backend.kind()
+        )
+    })?;
+    let id = std::fs::read_to_string(&iidfile)
+        .with_context(|| format!("{} built the image but did not tell its id", backend.kind()))?;
+    let id = id.trim().trim_start_matches("sha256:").to_owned();
+    ensure!(
+        !id.is_empty(),
+        "{} built the image but did not tell its id",
+        backend.kind()
+    );
+    done.store(true, Ordering::SeqCst);
+    drop(undo);
+    Ok(id)
+}
+
+/// Removes the containers in which this process had something built.
+fn remove_working(backend: &Backend) {
+    let containers = match working::all(backend) {
+        Ok(containers) => containers,
+        Err(e) => return tracing::warn!("could not look for containers of the build: {e:#}"),
+    };
+    for container in containers
+        .iter()
+        .filter(|c| c.owner == *Owner::this_process())
+    {
+        if let Err(e) = container.remove(backend) {
+            warn_of_leftover("remove a container of the build", &e);
+        }
+    }
+}
