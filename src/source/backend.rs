@@ -6,7 +6,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Error, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
 
@@ -49,6 +49,8 @@ struct Description {
     /// Prints the ids of the images that are mounted.
     mounted_images: &'static [&'static str],
     create: &'static [&'static str],
+    /// Whether that runs the ONBUILD instructions of an image, which changes what is in it.
+    create_runs_onbuild: bool,
     mount: &'static [&'static str],
     unmount: &'static [&'static str],
     remove: &'static [&'static str],
@@ -88,6 +90,7 @@ static PODMAN: Description = Description {
         "{image}",
         "apt-ostree-helper",
     ],
+    create_runs_onbuild: false,
     mount: &["mount", "{name}"],
     unmount: &["umount", "{name}"],
     remove: &["rm", "--force", "{name}"],
@@ -115,6 +118,7 @@ static BUILDAH: Description = Description {
     unmount_image: &[],
     mounted_images: &[],
     create: &["from", "--pull=never", "--name={name}", "{image}"],
+    create_runs_onbuild: true,
     mount: &["mount", "{name}"],
     unmount: &["umount", "{name}"],
     remove: &["rm", "{name}"],
@@ -475,16 +479,27 @@ impl Backend {
     }
 
     /// The call that makes a container that is never run.
-    pub fn create(&self, name: &str, image: &str) -> Call {
-        let template = self.kind.description().create;
-        self.call(
-            template,
-            About {
-                name,
-                image,
-                ..About::default()
-            },
-        )
+    ///
+    /// # Errors
+    /// When making it would change what is in it.
+    pub fn create(&self, name: &str, image: &str) -> Result<Call> {
+        let of = self.kind.description();
+        if of.create_runs_onbuild {
+            let config = self.inspect_image(image)?.config;
+            let value = json(&config, "inspect")?;
+            let on_build = value.pointer("/config/OnBuild").and_then(Value::as_array);
+            ensure!(
+                on_build.is_none_or(Vec::is_empty),
+                "{} would run the image's ONBUILD instructions when it makes a container to mount; use --backend podman, which mounts the image itself",
+                self.kind
+            );
+        }
+        let about = About {
+            name,
+            image,
+            ..About::default()
+        };
+        Ok(self.call(of.create, about))
     }
 
     /// The call that mounts a container.
@@ -655,13 +670,17 @@ mod tests {
             kinds: Vec::new(),
             limit: USUAL_LIMIT,
         };
-        let call = backends.like(Kind::Podman).create("c1", "img").name();
+        let call = backends
+            .like(Kind::Podman)
+            .create("c1", "img")
+            .unwrap()
+            .name();
         assert!(
             call.contains("--name=c1") && call.ends_with("img apt-ostree-helper"),
             "{call}"
         );
-        let call = backends.like(Kind::Buildah).create("c1", "img").name();
-        assert_eq!(call, "buildah from --pull=never --name=c1 img");
+        let call = backends.like(Kind::Buildah).mount("c1").name();
+        assert_eq!(call, "buildah mount c1");
     }
 
     #[test]

@@ -66,7 +66,7 @@ fn mounted_container(backend: &Backend, id: &str) -> Result<Utf8PathBuf> {
             }
         })
     };
-    backend.create(&name, id).run()?;
+    backend.create(&name, id)?.run()?;
     let call = backend.mount(&name);
     let what = call.name();
     let printed = call.run()?;

@@ -102,7 +102,7 @@ impl Mounted {
                 }
             })
         };
-        backend.create(&name, id).run_telling(&outcome)?;
+        backend.create(&name, id)?.run_telling(&outcome)?;
         let call = backend.mount(&name);
         let what = call.name();
         let printed = call.run()?;

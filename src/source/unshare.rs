@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use super::backend::{Backend, Backends};
+use crate::oci::Stage;
 use crate::undo::{self, Undo};
 
 /// The variable that tells the program inside where the one outside listens.
@@ -82,19 +83,10 @@ fn end_with(mut stream: UnixStream, announce: impl Fn(&str) + Send + 'static) ->
 
 /// Runs this program again, inside.
 fn run_inside(backend: &Backend) -> Result<ExitStatus> {
-    let directory = tempfile::Builder::new()
-        .prefix("apt-ostree-helper-")
-        .tempdir();
-    let directory = directory.context("making a temporary directory")?.keep();
-    let removed = directory.clone();
     // The last to be undone: made before the rest.
-    let _directory = Undo::later(move || {
-        // Nobody else uses it.
-        let _ = std::fs::remove_dir_all(removed);
-    });
-    let path = directory.join("socket");
-    let listener =
-        UnixListener::bind(&path).with_context(|| format!("listening at {}", path.display()))?;
+    let directory = Stage::new_temporary()?;
+    let path = directory.path().join("socket");
+    let listener = UnixListener::bind(&path).with_context(|| format!("listening at {path}"))?;
     listener.set_nonblocking(true)?;
     let program = std::env::current_exe().context("finding this program")?;
     let mut command = Command::new(backend.kind().program());
