@@ -208,6 +208,16 @@ vendor_crates() {
     cp "$top/Cargo.lock" "$target/vendor/.Cargo.lock"
 }
 
+# The program as one static file, without libostree: `static` is its path.
+static_helper() {
+    local host
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    # shellcheck disable=SC2034 # for the caller
+    static=$target/$host/release/apt-ostree-helper
+    RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --manifest-path "$top/Cargo.toml" \
+        --no-default-features --target "$host"
+}
+
 # The command line of the published ostree-ext: target/interop/release/ostree-ext-cli.
 build_ostree_ext() {
     cargo build --release --locked --manifest-path "$top/tests/interop/Cargo.toml" --target-dir "$target/interop"

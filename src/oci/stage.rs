@@ -149,18 +149,14 @@ pub fn temporary_directory() -> Result<Utf8PathBuf> {
     }
 }
 
-/// Removes the staging directories in `parent` whose process was killed: our own, unchanged for that time, and locked
+/// Removes the staging directories in `parent` whose process was killed: our own, made before that time, and locked
 /// by nobody. That one stays is no failure. Returns those that went.
-pub fn remove_abandoned(parent: &Utf8Path, unchanged: Duration) -> Vec<Utf8PathBuf> {
+pub fn remove_abandoned(parent: &Utf8Path, age: Duration) -> Vec<Utf8PathBuf> {
     let mut removed = Vec::new();
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_stage = name.to_str().is_some_and(|n| n.starts_with(STAGE_PREFIX));
-        if !is_stage
-            || !entry
-                .metadata()
-                .is_ok_and(|m| is_own_and_old(&m, unchanged))
-        {
+        if !is_stage || !entry.metadata().is_ok_and(|m| is_own_and_old(&m, age)) {
             continue;
         }
         let (Ok(path), Ok(dir)) = (
@@ -178,7 +174,11 @@ pub fn remove_abandoned(parent: &Utf8Path, unchanged: Duration) -> Vec<Utf8PathB
     removed
 }
 
-fn is_own_and_old(found: &fs::Metadata, unchanged: Duration) -> bool {
-    let age = found.modified().ok().and_then(|time| time.elapsed().ok());
-    found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && age > Some(unchanged)
+fn is_own_and_old(found: &fs::Metadata, age: Duration) -> bool {
+    // By the older of both: what dies in it may change it after its maker is gone.
+    let times = [found.created().ok(), found.modified().ok()]
+        .into_iter()
+        .flatten();
+    let found_age = times.filter_map(|time| time.elapsed().ok()).max();
+    found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found_age > Some(age)
 }

@@ -11,6 +11,12 @@ pub fn is_own_root(root: &Stat) -> bool {
     own.is_ok_and(|own| (own.st_dev, own.st_ino) == (root.st_dev, root.st_ino))
 }
 
+/// Whether a directory is on an overlay file system (statfs(2), `OVERLAYFS_SUPER_MAGIC`).
+pub fn is_overlay(dir: &Dir) -> bool {
+    const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
+    rustix::fs::fstatfs(dir).is_ok_and(|found| found.f_type as u64 == OVERLAYFS_SUPER_MAGIC)
+}
+
 /// Whether something is mounted at `name` in `dir`, be it on a file: the device does not tell with bind
 /// mounts (statx(2), `STATX_ATTR_MOUNT_ROOT`, Linux 5.8).
 pub fn is_root_of_mount(dir: &Dir, name: &str) -> bool {

@@ -21,6 +21,10 @@ use super::{EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder, Xa
 /// How many faults of a rootfs are listed before the rest is only counted.
 const LISTED_FAULTS: usize = 10;
 
+/// The mode that containers-storage gives the root of every overlay, whatever the image says (its
+/// `drivers/overlay`, `defaultPerms`); on vfs the root is as the image has it. Debian's is 0755 (base-files).
+const STORAGE_ROOT: u32 = 0o555;
+
 /// Reads the tree below the directory at `path`, without the content of files. Where there is
 /// only `/usr/etc`, as in a checkout of a commit, the tree has it as `/etc`.
 ///
@@ -33,13 +37,17 @@ pub fn scan(path: &Utf8Path, filter: &Filter) -> Result<(Tree, Directory)> {
     let xattrs =
         disk_xattrs::of_directory(&handle).with_context(|| format!("reading rootfs {path}"))?;
     let proc_links = std::fs::symlink_metadata("/proc/self/fd").is_ok();
+    let mut root = metadata(&stat, Kind::Directory, xattrs);
+    if root.permissions == STORAGE_ROOT && mounts::is_overlay(&handle) {
+        root.permissions = 0o755;
+    }
     let mut walk = Walk {
         filter,
         proc_links,
         links: HashMap::new(),
         etc_is_in_usr: false,
         in_place: mounts::is_own_root(&stat),
-        builder: TreeBuilder::new(metadata(&stat, Kind::Directory, xattrs)),
+        builder: TreeBuilder::new(root),
         stamps: vec![Stamp::of(&stat)],
         faults: Vec::new(),
         fault_count: 0,
