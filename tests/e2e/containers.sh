@@ -2,7 +2,7 @@
 # Every way in which people get at an image or a container, with podman and buildah, on overlay and
 # vfs, as root and as an ordinary user; and that nothing is left behind, whatever ends us.
 #
-#   AOH_CONTAINERS_SUITE=sid  with that Debian suite's podman, buildah and skopeo, in a chroot
+#   AOH_CONTAINERS_SUITE=sid  with that Debian suite's podman, buildah and skopeo, in that suite's root
 #   AOH_CONTAINERS_FLOWS=...  these flows only (the functions flow_* below)
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
@@ -31,7 +31,7 @@ make_chroot() {
 }
 
 # On the machine: what is needed inside is brought to $place, and all goes on in a namespace whose
-# mounts end with it, in the chroot where there is one.
+# mounts end with it, with that suite as its root where one is named.
 outside() {
     local root='' dir
     static_helper
@@ -51,9 +51,14 @@ outside() {
     unshare --mount --propagation private bash -euc '
         root=$1 top=$2
         if [[ -n $root ]]; then
+            mount --bind "$root" "$root"
             for dir in /proc /sys /dev; do mount --rbind "$dir" "$root$dir"; done
             mount --bind "$top" "$root$top"
-            exec chroot "$root" "$3"
+            # Not a chroot: from within one, no user may make a user namespace.
+            mkdir -p "$root/.old"
+            cd "$root"
+            pivot_root . .old
+            umount -l /.old
         fi
         exec "$3"' - "$root" "$top" "$(realpath "${BASH_SOURCE[0]}")"
     rm -rf --one-file-system "$root/${place:?}"
@@ -392,16 +397,15 @@ make_user() {
     chmod 0755 "$helper"
 }
 
-as_user() {
-    env -u CONTAINERS_STORAGE_CONF HOME="$place/home" USER=aoh XDG_RUNTIME_DIR="$place/run" TMPDIR="$place/home/tmp" \
-        setpriv --reuid "$user" --regid "$user" --clear-groups --inh-caps=-all env -C "$place/home" "$@"
-}
+# Before a command: the user's. All that it names become the command, so that a signal reaches that.
+as_user=(env -u CONTAINERS_STORAGE_CONF "HOME=$place/home" USER=aoh "XDG_RUNTIME_DIR=$place/run" "TMPDIR=$place/home/tmp"
+    setpriv "--reuid=$user" "--regid=$user" --clear-groups --inh-caps=-all env -C "$place/home")
 
 user_has_nothing_left() {
     local left
     left=$(
-        as_user podman ps -a --external --format '{{.Names}}'
-        as_user buildah containers --format '{{.ContainerName}}'
+        "${as_user[@]}" podman ps -a --external --format '{{.Names}}'
+        "${as_user[@]}" buildah containers --format '{{.ContainerName}}'
         ls -A "$place/run/apt-ostree-helper" 2>/dev/null || true
         find "$place/home/tmp" -mindepth 1 -maxdepth 1 -name '.apt-ostree-helper-*'
         pgrep -u "$user" -f apt-ostree-helper || true
@@ -412,17 +416,16 @@ user_has_nothing_left() {
 flow_user() {
     local backend expected driver_of_user status
     make_user
-    as_user podman import --quiet --change CMD=/bin/bash --change LABEL=keep=1 "$place/base.tar" "$base" >/dev/null
-    driver_of_user=$(as_user podman info --format '{{.Store.GraphDriverName}}')
+    "${as_user[@]}" podman import --quiet --change CMD=/bin/bash --change LABEL=keep=1 "$place/base.tar" "$base" >/dev/null
+    driver_of_user=$("${as_user[@]}" podman info --format '{{.Store.GraphDriverName}}')
     expected=$(layers "$helper" build --from "$base" -o "oci:$place/from")
     for backend in podman buildah; do
         equal "a user on $driver_of_user, $backend, --from: the layers that root gets" "$expected" \
-            "$(layers as_user "$helper" build --backend "$backend" --from "$base" -o oci:from)"
+            "$(layers "${as_user[@]}" "$helper" build --backend "$backend" --from "$base" -o oci:from)"
         equal "the image belongs to the user" "$user" "$(stat -c %u "$place/home/from/index.json")"
         user_has_nothing_left "a user, $backend, --from"
-        start_job as_user "$helper" build --backend "$backend" --from "$base" -o oci:killed --compression zstd --compression-level 19
+        start_job "${as_user[@]}" "$helper" build --backend "$backend" --from "$base" -o oci:killed --compression zstd --compression-level 19
         sleep 0.7
-        # The helper is what env and setpriv have become.
         kill -TERM "$job"
         status=0
         wait "$job" || status=$?
@@ -430,20 +433,20 @@ flow_user() {
         user_has_nothing_left "a user, $backend, SIGTERM"
     done
     equal "a directory needs no user namespace" yes \
-        "$(as_user env PATH=/nonexistent "$helper" build -q --rootfs "$place/small" -o oci:small >/dev/null && echo yes)"
-    as_user "$helper" build -q --from "$base" -o containers-storage:aoh-out >/dev/null
-    holds "into the user's storage" as_user podman image exists localhost/aoh-out:latest
-    fails "mount outside of the user namespace" 'podman unshare' as_user "$helper" mount "$base"
-    holds "mount inside" as_user podman unshare sh -ec \
+        "$("${as_user[@]}" env PATH=/nonexistent "$helper" build -q --rootfs "$place/small" -o oci:small >/dev/null && echo yes)"
+    "${as_user[@]}" "$helper" build -q --from "$base" -o containers-storage:aoh-out >/dev/null
+    holds "into the user's storage" "${as_user[@]}" podman image exists localhost/aoh-out:latest
+    fails "mount outside of the user namespace" 'podman unshare' "${as_user[@]}" "$helper" mount "$base"
+    holds "mount inside" "${as_user[@]}" podman unshare sh -ec \
         "p=\$('$helper' mount --backend podman '$base'); test -e \"\$p/etc/os-release\"; '$helper' umount \"\$p\""
     user_has_nothing_left "a user, mount and umount"
-    as_user podman system migrate >/dev/null 2>&1 || true
+    "${as_user[@]}" podman system migrate >/dev/null 2>&1 || true
     pkill -u "$user" || true
     : >"$place/subuid"
     : >"$place/subgid"
-    fails "a user without subordinate ids" 'subordinate' as_user "$helper" build --backend podman --from "$base" -o oci:x
-    fails "the same with buildah" 'subordinate' as_user "$helper" build --backend buildah --from "$base" -o oci:x
-    as_user podman system migrate >/dev/null 2>&1 || true
+    fails "a user without subordinate ids" 'subordinate' "${as_user[@]}" "$helper" build --backend podman --from "$base" -o oci:x
+    fails "the same with buildah" 'subordinate' "${as_user[@]}" "$helper" build --backend buildah --from "$base" -o oci:x
+    "${as_user[@]}" podman system migrate >/dev/null 2>&1 || true
     pkill -u "$user" || true
 }
 
@@ -470,6 +473,11 @@ inside() {
     target=$place/target
     use_storage overlay
     ensure_podman_runs "$base"
+    if [[ -z ${CONTAINERS_CONF:-} ]]; then
+        # Newer builds ask for limits, too, where containers alone do not.
+        export CONTAINERS_CONF=$target/containers.conf
+        write_containers_conf "$CONTAINERS_CONF" limits
+    fi
     flows from container odd_images storage build_image run_step image_mount nested signals kills user
     use_storage vfs
     flows from container storage build_image signals
