@@ -177,3 +177,57 @@ fn the_date_comes_from_the_option_then_the_environment() {
         assert_eq!(image.manifest["annotations"], annotations);
     }
 }
+
+#[test]
+fn a_config_brings_its_date_unless_another_is_given() {
+    let (dir, rootfs) = odd();
+    let config = dir.path().join("config.json");
+    let created = "2024-05-06T07:08:09.123456789Z";
+    let text = json!({"created": created, "architecture": "amd64", "os": "linux", "config": {}});
+    fs::write(&config, text.to_string()).unwrap();
+    let config = config.to_str().unwrap();
+    let date = |flags: &[&str]| {
+        build_layout(
+            dir.path(),
+            &rootfs,
+            &[&["--config", config], flags].concat(),
+        );
+        let image = read_image(&dir.path().join("out"));
+        let annotation = &image.manifest["annotations"]["org.opencontainers.image.created"];
+        assert_eq!(annotation, &image.config["created"]);
+        image.config["created"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(date(&[]), created);
+    assert_eq!(date(&["--timestamp", "1000"]), "1970-01-01T00:16:40Z");
+    fs::write(
+        config,
+        json!({"created": "last week", "config": {}}).to_string(),
+    )
+    .unwrap();
+    assert_eq!(date(&[]), "2023-11-14T22:13:20Z");
+}
+
+#[test]
+fn the_image_does_not_depend_on_who_told_the_config() {
+    let (dir, rootfs) = odd();
+    // The same image as docker writes its config, as OCI has it, and as podman inspects it.
+    let docker = json!({"os": "linux", "created": "2024-05-06T07:08:09Z", "architecture": "amd64", "container": "x",
+        "config": {"Hostname": "h", "Domainname": "", "Tty": false, "Env": ["A=b"], "Cmd": ["sh"], "Image": "",
+            "Entrypoint": [], "Volumes": null, "Healthcheck": {"Test": ["NONE"]}, "Labels": {"k": "v"}}});
+    let oci = json!({"architecture": "amd64", "config": {"Labels": {"k": "v"}, "Cmd": ["sh"], "Env": ["A=b"],
+        "Healthcheck": {"Test": ["NONE"]}}, "os": "linux", "created": "2024-05-06T07:08:09Z"});
+    let inspected = json!([{"Id": "x", "Created": "2024-05-06T07:08:09Z", "Architecture": "amd64", "Os": "linux",
+        "Author": "", "Config": {"Env": ["A=b"], "Cmd": ["sh"], "Labels": {"k": "v"}}, "Healthcheck": {"Test": ["NONE"]}}]);
+    let digests: Vec<String> = [docker, oci, inspected]
+        .iter()
+        .map(|config| {
+            let file = dir.path().join("config.json");
+            fs::write(&file, config.to_string()).unwrap();
+            build_layout(dir.path(), &rootfs, &["--config", file.to_str().unwrap()])
+        })
+        .collect();
+    assert!(
+        digests.iter().all(|digest| *digest == digests[0]),
+        "{digests:?}"
+    );
+}

@@ -8,7 +8,8 @@ set -euo pipefail
 image=localhost/aoh-e2e-chunked
 child=localhost/aoh-e2e-child
 local_image=localhost/aoh-e2e-local
-our_images=("$image" "$child" "$local_image")
+in_place_image=localhost/aoh-e2e-in-place
+our_images=("$image" "$child" "$local_image" "$in_place_image")
 packages="libcap2-bin python3-minimal"
 
 # with_own_step CONTAINERFILE MARKER: CONTAINERFILE with one more RUN at the end of its target
@@ -99,6 +100,16 @@ check_local_form() {
     equal "and ships what changed" fourth "$(in_image "$local_image" 'cat /opt/marker')"
 }
 
+check_in_place_form() {
+    chunked_image "$in_place_image" "$top/containerfiles/Containerfile.in-place" "$(base_image_name trixie)" "$work" \
+        --build-arg PACKAGES="$packages"
+    equal "the form in place starts" "ID=debian" "$(in_image "$in_place_image" 'grep ^ID= /etc/os-release')"
+    equal "without what was mounted there" "" \
+        "$(in_image "$in_place_image" 'ls -d /oci-out /helper /usr/bin/apt-ostree-helper 2>/dev/null')"
+    more_than "with its packages" 80 "$(in_image "$in_place_image" 'dpkg -l | grep -c ^ii')"
+    holds "and the label ostree.commit" test -n "$(label "$in_place_image" ostree.commit)"
+}
+
 start chunked-build
 helper_image
 write_step
@@ -108,3 +119,4 @@ check_config
 check_next_build
 check_child_image
 check_local_form
+check_in_place_form

@@ -289,9 +289,8 @@ flow_nested() {
     local options=(--rm --network=none --user=root --security-opt=label=disable --security-opt=apparmor=unconfined
         -v "$graph/g:/var/lib/containers/storage" -v "$helper:/usr/bin/apt-ostree-helper:ro" -v "$place/out:/out")
     mkdir -p "$place/out" "$place/nested"
-    printf 'FROM %s\nUSER root\nRUN apt-get update && apt-get install -y --no-install-recommends buildah skopeo netavark crun\n' \
-        "$base" >"$place/nested/Containerfile"
-    podman build "${build_flags[@]}" -t localhost/nested:1 "$place/nested" >"$place/messages" 2>&1 || die "$(cat "$place/messages")"
+    podman build "${build_flags[@]}" --build-arg HELPER="$base" -f "$top/containerfiles/Containerfile.nested" \
+        -t localhost/nested:1 "$place/nested" >"$place/messages" 2>&1 || die "$(cat "$place/messages")"
     podman run "${options[@]}" --cap-add=sys_admin,mknod localhost/nested:1 \
         apt-ostree-helper build -q --from "$base" -o oci:/out/nested >/dev/null
     equal "nested: the layers of --from" "$(layers "$helper" build --from "$base" -o "oci:$place/from")" \
