@@ -93,7 +93,7 @@ nothing_left() {
         grep -F "$graph/" /proc/self/mountinfo | grep -vF " $graph/g/$driver " || true
         ls -A /run/apt-ostree-helper 2>/dev/null || true
         find "$place/tmp" -mindepth 1 -maxdepth 1 -name '.apt-ostree-helper-*'
-        grep -lzs '^APT_OSTREE_HELPER_OWNER=' /proc/[0-9]*/environ || true
+        grep -lzs '^APT_OSTREE_HELPER_OWNER=' /proc/[0-9]*/environ | xargs -r grep -lzs "^TMPDIR=$place/" || true
     )
     equal "$1: nothing is left" '' "$left"
 }
@@ -194,10 +194,11 @@ flow_odd_images() {
 
 # Into the storage that both use, under the name that podman gives.
 flow_storage() {
-    "$helper" build -q --from "$base" --cmd /bin/true -o containers-storage:aoh-out
+    # On vfs every layer is a copy of all below it.
+    "$helper" build -q --from "$base" --cmd /bin/true --max-layers 4 -o containers-storage:aoh-out
     holds "the image is in the storage" podman image exists localhost/aoh-out:latest
     equal "it starts" ID=debian "$(podman run --rm --network=none localhost/aoh-out grep ^ID= /etc/os-release)"
-    "$helper" compose build-chunked-oci --bootc --from "$base" --output containers-storage:aoh-out -q
+    "$helper" compose build-chunked-oci --bootc --from "$base" --max-layers 4 --output containers-storage:aoh-out -q
     equal "build-chunked-oci --from" 1 "$(label localhost/aoh-out containers.bootc)"
     nothing_left "$driver, containers-storage:"
     podman rmi localhost/aoh-out >/dev/null
@@ -298,7 +299,32 @@ flow_nested() {
     fails "nested without the capabilities" 'SYS_ADMIN|[Pp]ermission|not permitted' podman run "${options[@]}" localhost/nested:1 \
         apt-ostree-helper build -q --from "$base" -o oci:/out/refused
     nothing_left "$driver, nested"
+    nested_ended TERM "${options[@]}"
+    nested_ended KILL "${options[@]}"
     podman rmi localhost/nested:1 >/dev/null
+}
+
+# nested_ended SIGNAL OPTION...: as process 1 of a container, which knows only the signals it has asked for.
+nested_ended() {
+    local signal=$1 tries status
+    shift
+    podman run --name aoh-nested "$@" --cap-add=sys_admin,mknod localhost/nested:1 apt-ostree-helper build -q --from "$base" \
+        --compression zstd --compression-level 19 -o oci:/out/ended >"$place/messages" 2>&1 &
+    job=$!
+    # The container in which it mounts is on record in the run directory of the inner buildah, and not to be seen here.
+    for ((tries = 0; tries < 300; tries++)); do
+        [[ -z $(find "$place/out" -name '.apt-ostree-helper-*') ]] || break
+        sleep 0.1
+    done
+    ((tries < 300)) || die "the nested build never began to write: $(cat "$place/messages")"
+    podman kill --signal "$signal" aoh-nested >/dev/null
+    status=0
+    wait "$job" || status=$?
+    equal "nested: SIG$signal as process 1" $((128 + $(kill -l "$signal"))) "$status"
+    [[ $signal = KILL ]] || equal "nested: its output is removed" '' "$(find "$place/out" -name '.apt-ostree-helper-*')"
+    "$helper" umount --leftovers >/dev/null
+    rm -rf "$place"/out/.apt-ostree-helper-*
+    nothing_left "$driver, nested, SIG$signal"
 }
 
 # --- what ends us -------------------------------------------------------------------------------
@@ -433,8 +459,10 @@ flow_user() {
     done
     equal "a directory needs no user namespace" yes \
         "$("${as_user[@]}" env PATH=/nonexistent "$helper" build -q --rootfs "$place/small" -o oci:small >/dev/null && echo yes)"
-    "${as_user[@]}" "$helper" build -q --from "$base" -o containers-storage:aoh-out >/dev/null
+    "${as_user[@]}" "$helper" build -q --from "$base" --max-layers 4 -o containers-storage:aoh-out >/dev/null
     holds "into the user's storage" "${as_user[@]}" podman image exists localhost/aoh-out:latest
+    "${as_user[@]}" "$helper" build -q --rootfs "$place/small" -o containers-storage:aoh-small >/dev/null
+    holds "and from a directory" "${as_user[@]}" podman image exists localhost/aoh-small:latest
     fails "mount outside of the user namespace" 'podman unshare' "${as_user[@]}" "$helper" mount "$base"
     holds "mount inside" "${as_user[@]}" podman unshare sh -ec \
         "p=\$('$helper' mount --backend podman '$base'); test -e \"\$p/etc/os-release\"; '$helper' umount \"\$p\""
