@@ -1,0 +1,775 @@
+//! podman and buildah that fail, say nonsense, or hang: the error tells what was being done and what they said,
+//! and nothing of ours stays behind. They are scripts here, which keep count of what is mounted.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::*;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The script. `$FAKE` is its directory: `calls` has a line a call; `mounts` and `containers` a line each;
+/// `on-CALL` is what a call does instead of its work.
+const SCRIPT: &str = r#"#!/bin/sh
+echo "${0##*/} $*" >>"$FAKE/calls"
+id=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+case "${0##*/} $1 $2" in
+"podman image inspect") call=inspect-image ;;
+"podman image mount") call=mount-image; [ "$3" = --format ] && call=mounted-images ;;
+"podman image umount") call=unmount-image ;;
+"podman container inspect") call=inspect-container ;;
+"buildah inspect --type") call=inspect-image; [ "$3" = container ] && call=inspect-container ;;
+*" pull "*) call=pull ;;
+*" tag "*) call=tag ;;
+*" create "* | *" from "*) call=create ;;
+*" mount --"*) call=mounted ;;
+*" mount "*) call=mount ;;
+*" umount "*) call=unmount ;;
+*" rm "*) call=remove ;;
+*" ps "* | *" containers "*) call=list ;;
+*" info "*) call=info ;;
+*" build "*) call=build ;;
+*) echo "unexpected: $*" >&2; exit 99 ;;
+esac
+[ -e "$FAKE/on-$call" ] && . "$FAKE/on-$call"
+name=
+for word; do
+    case $word in --name=*) name=${word#--name=} ;; esac
+    last=$word
+done
+case $call in
+inspect-image)
+    [ -e "$FAKE/config" ] || { echo "no such image" >&2; exit 125; }
+    if [ "${0##*/}" = buildah ]; then cat "$FAKE/buildah-config"; else cat "$FAKE/config"; fi ;;
+inspect-container)
+    [ "$last" = box ] || { echo "no such container" >&2; exit 125; }
+    if [ "${0##*/}" = buildah ]; then cat "$FAKE/buildah-config"; else printf '[{"Image": "%s"}]' "$id"; fi ;;
+mount-image) echo image >>"$FAKE/mounts"; cat "$FAKE/rootfs-path" ;;
+mounted-images) printf '[{"id": "%s", "mountpoint": "%s"}]' "$id" "$(cat "$FAKE/rootfs-path")" ;;
+unmount-image) sed 1d "$FAKE/mounts" >"$FAKE/mounts.new"; cat "$FAKE/mounts.new" >"$FAKE/mounts"; echo $id ;;
+create) echo "$name" >>"$FAKE/containers"; echo made ;;
+mount) echo "$last" >>"$FAKE/mounts"; cat "$FAKE/rootfs-path" ;;
+unmount) sed "/^$last\$/d" "$FAKE/mounts" >"$FAKE/mounts.new"; cat "$FAKE/mounts.new" >"$FAKE/mounts" ;;
+mounted) echo '[]' ;;
+remove)
+    grep -qx "$last" "$FAKE/containers" || { echo "no such container $last" >&2; exit 1; }
+    for file in containers mounts; do
+        sed "/^$last\$/d" "$FAKE/$file" >"$FAKE/$file.new"; cat "$FAKE/$file.new" >"$FAKE/$file"
+    done ;;
+list) cat "$FAKE/containers" ;;
+info) printf '{"store": {"graphRoot": "%s", "graphDriverName": "vfs", "GraphRoot": "%s", "GraphDriverName": "vfs"}}' "$FAKE" "$FAKE" ;;
+build)
+    echo "STEP 1: FROM nothing" >&2
+    for word; do case $word in --iidfile=*) printf 'sha256:%s' "$id" >"${word#--iidfile=}" ;; esac; done ;;
+pull) echo $id ;;
+esac
+"#;
+
+/// Backends of its own for one test.
+struct Fake {
+    dir: TempDir,
+    rootfs: Rootfs,
+}
+
+impl Fake {
+    /// With these programs.
+    fn new(programs: &[&str]) -> Self {
+        let dir = scratch();
+        let bin = dir.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        for tool in [
+            "sh", "cat", "sed", "grep", "sleep", "kill", "echo", "printf",
+        ] {
+            let found = succeed(Command::new("sh").args(["-c", &format!("command -v {tool}")]));
+            if found.starts_with('/') {
+                std::os::unix::fs::symlink(found, bin.join(tool)).unwrap();
+            }
+        }
+        for program in programs {
+            let path = bin.join(program);
+            fs::write(&path, SCRIPT).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let rootfs = Rootfs::new(dir.path().join("rootfs"));
+        rootfs
+            .file("usr/bin/foo", "foo")
+            .file("etc/bar", "bar")
+            .settle();
+        let fake = Self { dir, rootfs };
+        for file in ["calls", "mounts", "containers"] {
+            fake.write(file, "");
+        }
+        fs::create_dir(fake.at("tmp")).unwrap();
+        fake.write("rootfs-path", fake.rootfs.str());
+        let config = json!({"created": "2024-05-06T07:08:09Z", "architecture": "amd64", "os": "linux",
+            "config": {"Env": ["A=b"], "User": "nobody", "Labels": {"keep": "1", "ostree.commit": "stale"}}});
+        let id = "0123456789abcdef".repeat(4);
+        let podman = json!([{"Id": id, "Created": "2024-05-06T07:08:09Z", "Architecture": "amd64", "Os": "linux",
+            "Config": config["config"]}]);
+        fake.write("config", &podman.to_string());
+        let buildah = json!({"FromImageID": id, "Config": config.to_string(), "OCIv1": config});
+        fake.write("buildah-config", &buildah.to_string());
+        fake
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        fs::write(self.at(name), content).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.at(name)).unwrap()
+    }
+
+    /// What a call does instead: shell.
+    fn on(&self, call: &str, script: &str) -> &Self {
+        self.write(&format!("on-{call}"), script);
+        self
+    }
+
+    fn layout(&self) -> String {
+        format!("oci:{}", self.at("out").display())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = helper();
+        command
+            .args(arguments)
+            .env("PATH", self.at("bin"))
+            .env("FAKE", self.dir.path());
+        command
+            .env("TMPDIR", self.at("tmp"))
+            .env_remove("APT_OSTREE_HELPER_BACKEND");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn build(&self, more: &[&str]) -> Output {
+        let layout = self.layout();
+        self.run(&[&["build", "--from", "localhost/os", "-o", &layout], more].concat())
+    }
+
+    /// The calls of a kind, by how they begin.
+    fn count(&self, begin: &str) -> usize {
+        let calls = self.read("calls");
+        calls.lines().filter(|line| line.starts_with(begin)).count()
+    }
+
+    /// Nothing is mounted, there is no container, process, temporary directory or output.
+    fn is_clean(&self, what: &str) {
+        assert_eq!(
+            self.read("mounts"),
+            "",
+            "{what}: mounts; calls:\n{}",
+            self.read("calls")
+        );
+        assert_eq!(
+            self.read("containers"),
+            "",
+            "{what}: containers; calls:\n{}",
+            self.read("calls")
+        );
+        assert_eq!(names(&self.at("tmp")), Vec::<String>::new(), "{what}");
+        let hidden = names(self.dir.path()).into_iter();
+        let hidden: Vec<String> = hidden.filter(|name| name.starts_with('.')).collect();
+        assert_eq!(hidden, Vec::<String>::new(), "{what}");
+        assert_eq!(self.processes(), Vec::<String>::new(), "{what}");
+    }
+
+    /// The processes that this fake's scripts are and have started.
+    fn processes(&self) -> Vec<String> {
+        let mark = format!("FAKE={}", self.dir.path().display());
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            if environment
+                .split(|byte| *byte == 0)
+                .any(|variable| variable == mark.as_bytes())
+            {
+                let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                found.push(String::from_utf8_lossy(&command).replace('\0', " "));
+            }
+        }
+        found
+    }
+}
+
+fn failed(output: &Output, what: &str, wanted: &[&str]) {
+    let said = stderr(output);
+    assert_eq!(output.status.code(), Some(1), "{what}: {said}");
+    for text in wanted {
+        assert!(said.contains(text), "{what}: '{text}' is not in: {said}");
+    }
+}
+
+fn succeeded(output: &Output) -> String {
+    assert!(output.status.success(), "{}", stderr(output));
+    stderr(output)
+}
+
+#[test]
+fn an_image_is_mounted_once_and_unmounted_once() {
+    for program in ["podman", "buildah"] {
+        let fake = Fake::new(&[program]);
+        succeeded(&fake.build(&[]));
+        fake.is_clean(program);
+        let [mounts, unmounts] = match program {
+            "podman" => ["podman image mount", "podman image umount"],
+            _ => ["buildah mount", "buildah rm"],
+        };
+        assert_eq!(
+            (fake.count(mounts), fake.count(unmounts)),
+            (1, 1),
+            "{}",
+            fake.read("calls")
+        );
+        let image = read_image(&fake.at("out"));
+        let config = &image.config["config"];
+        assert_eq!(
+            (&config["Env"], &config["User"]),
+            (&json!(["A=b"]), &json!("nobody"))
+        );
+        assert_eq!(config["Labels"]["keep"], "1");
+        assert_ne!(config["Labels"]["ostree.commit"], "stale");
+        assert_eq!(image.config["created"], "2024-05-06T07:08:09Z");
+        let direct = fake.at("direct");
+        let layout = format!("oci:{}", direct.display());
+        run(&["build", "-q", "--rootfs", fake.rootfs.str(), "-o", &layout]);
+        assert_eq!(
+            read_image(&direct).manifest["layers"],
+            image.manifest["layers"]
+        );
+    }
+}
+
+#[test]
+fn a_container_is_mounted_and_stays() {
+    for program in ["podman", "buildah"] {
+        let fake = Fake::new(&[program]);
+        let layout = fake.layout();
+        succeeded(&fake.run(&["build", "--container", "box", "-o", &layout]));
+        fake.is_clean(program);
+        assert_eq!(fake.count(&format!("{program} mount box")), 1);
+        assert_eq!(fake.count(&format!("{program} umount box")), 1);
+        assert_eq!(fake.count(&format!("{program} rm")), 0);
+        failed(
+            &fake.run(&["build", "--container", "nosuch", "-o", &layout]),
+            program,
+            &["no container nosuch", "no such container"],
+        );
+    }
+}
+
+/// Calls with what they are for, in the order in which podman and buildah have them.
+const STEPS: [(&str, &str); 7] = [
+    ("podman", "inspect-image"),
+    ("podman", "mount-image"),
+    ("podman", "create"),
+    ("podman", "mount"),
+    ("buildah", "inspect-image"),
+    ("buildah", "create"),
+    ("buildah", "mount"),
+];
+
+/// Lets a call of a step be reached: podman makes containers only where it cannot mount images.
+fn reach(fake: &Fake, program: &str, call: &str) {
+    if program == "podman" && ["create", "mount"].contains(&call) {
+        fake.on(
+            "mount-image",
+            "echo 'images cannot be mounted' >&2; exit 125",
+        );
+    }
+    if call == "inspect-image" {
+        fake.on("pull", "echo 'cannot be pulled' >&2; exit 125");
+    }
+}
+
+#[test]
+fn a_step_that_fails_is_named_with_what_the_backend_said() {
+    for (program, call) in STEPS {
+        let fake = Fake::new(&[program]);
+        reach(&fake, program, call);
+        fake.on(call, "echo 'out of luck' >&2; exit 7");
+        let output = fake.build(&[]);
+        let what = format!("{program} {call}");
+        if what == "podman mount-image" {
+            // It has another way.
+            succeeded(&output);
+            assert_eq!(fake.count("podman create"), 1);
+            assert_eq!(fake.count("podman rm"), 1);
+        } else {
+            failed(
+                &output,
+                &what,
+                &["localhost/os", program, "out of luck", "exit status: 7"],
+            );
+            assert!(!fake.at("out").exists(), "{what}");
+        }
+        fake.is_clean(&what);
+    }
+}
+
+#[test]
+fn a_step_that_says_nonsense_is_named_with_what_it_said() {
+    let nonsense = [
+        "exit 0",
+        "echo neither a path nor JSON; exit 0",
+        "echo /no/such/path; exit 0",
+        "printf '\\377\\376'; exit 0",
+        "echo '[{}]'; exit 0",
+        "cat \"$FAKE/empty-path\"; exit 0",
+    ];
+    for (program, call) in STEPS {
+        for script in nonsense {
+            let what = format!("{program} {call}: {script}");
+            let fake = Fake::new(&[program]);
+            fs::create_dir(fake.at("empty")).unwrap();
+            fake.write("empty-path", fake.at("empty").to_str().unwrap());
+            reach(&fake, program, call);
+            // What has been done is done, whatever is said of it.
+            let act = match call {
+                "mount-image" => "echo image >>\"$FAKE/mounts\"; ",
+                "create" => {
+                    "for word; do case $word in --name=*) echo \"${word#--name=}\" >>\"$FAKE/containers\" ;; esac; done; "
+                }
+                _ => "",
+            };
+            fake.on(call, &format!("{act}{script}"));
+            let output = fake.build(&[]);
+            let is_read = call != "create";
+            if is_read {
+                failed(&output, &what, &["localhost/os", program]);
+            } else if script.contains("377") {
+                failed(&output, &what, &["not UTF-8"]);
+            } else {
+                succeeded(&output);
+            }
+            fake.is_clean(&what);
+        }
+    }
+}
+
+#[test]
+fn a_step_that_hangs_is_given_up() {
+    for (program, call) in STEPS {
+        let fake = Fake::new(&[program]);
+        reach(&fake, program, call);
+        fake.on(call, "echo 'thinking' >&2; sleep 600");
+        let start = Instant::now();
+        let output = fake.build(&["--backend-timeout", "1"]);
+        let what = format!("{program} {call}");
+        // Images that cannot be inspected are pulled, which fails here.
+        failed(
+            &output,
+            &what,
+            &["did not end within 1 s", "thinking", "localhost/os"],
+        );
+        assert!(
+            start.elapsed() < Duration::from_secs(12),
+            "{what}: {:?}",
+            start.elapsed()
+        );
+        fake.is_clean(&what);
+    }
+}
+
+#[test]
+fn one_that_does_not_want_to_end_is_killed() {
+    let fake = Fake::new(&["podman"]);
+    fake.on(
+        "mount-image",
+        "trap '' TERM; echo stubborn >&2; sleep 600; sleep 600",
+    );
+    let output = fake.build(&["--backend-timeout", "1"]);
+    failed(&output, "stubborn", &["did not end within 1 s"]);
+    fake.is_clean("stubborn");
+}
+
+#[test]
+fn an_unmount_that_fails_does_not_make_the_build_fail() {
+    for (program, call) in [("podman", "unmount-image"), ("buildah", "remove")] {
+        let fake = Fake::new(&[program]);
+        fake.on(call, "echo 'device busy' >&2; exit 7");
+        let said = succeeded(&fake.build(&[]));
+        assert!(
+            said.contains("device busy") && said.contains("umount --leftovers"),
+            "{said}"
+        );
+        assert!(fake.at("out").exists());
+        fs::remove_file(fake.at(&format!("on-{call}"))).unwrap();
+        let removed = fake.run(&["umount", "--leftovers"]);
+        succeeded(&removed);
+        let removed = String::from_utf8(removed.stdout).unwrap();
+        assert_eq!(removed.lines().count(), 1, "{removed}");
+        fake.is_clean(program);
+        assert!(fake.run(&["umount", "--leftovers"]).stdout.is_empty());
+    }
+}
+
+#[test]
+fn the_backend_is_chosen() {
+    let fake = Fake::new(&[]);
+    failed(
+        &fake.build(&[]),
+        "none",
+        &["neither podman nor buildah", "apt-get install"],
+    );
+    let fake = Fake::new(&["podman", "buildah"]);
+    succeeded(&fake.build(&[]));
+    assert_eq!(fake.count("buildah"), 0, "podman is preferred");
+    succeeded(&fake.build(&["--backend", "buildah"]));
+    assert_eq!(fake.count("buildah mount"), 1);
+    let layout = fake.layout();
+    let mut command = fake.command(&["build", "--from", "localhost/os", "-o", &layout]);
+    succeeded(
+        &command
+            .env("APT_OSTREE_HELPER_BACKEND", "buildah")
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(fake.count("buildah mount"), 2);
+    fs::remove_file(fake.at("bin/buildah")).unwrap();
+    failed(
+        &fake.build(&["--backend", "buildah"]),
+        "one that is not there",
+        &["buildah is not on the PATH", "apt-get install buildah"],
+    );
+}
+
+#[test]
+fn an_image_that_is_not_there_is_fetched() {
+    let fake = Fake::new(&["podman"]);
+    fs::rename(fake.at("config"), fake.at("remote")).unwrap();
+    fake.on("pull", "cat \"$FAKE/remote\" >\"$FAKE/config\"; exit 0");
+    succeeded(&fake.build(&[]));
+    assert_eq!(fake.count("podman pull --quiet localhost/os"), 1);
+    fake.is_clean("pulled");
+}
+
+#[test]
+fn what_onbuild_would_change_is_not_mounted_through_a_container() {
+    let fake = Fake::new(&["buildah"]);
+    let config = json!({"architecture": "amd64", "config": {"OnBuild": ["RUN true"]}});
+    let inspected = json!({"FromImageID": "0123", "Config": config.to_string()});
+    fake.write("buildah-config", &inspected.to_string());
+    failed(
+        &fake.build(&[]),
+        "onbuild",
+        &["ONBUILD", "--backend podman"],
+    );
+    assert_eq!(fake.count("buildah from"), 0);
+    fake.is_clean("onbuild");
+}
+
+// --- what ends us -------------------------------------------------------------------------------
+
+/// Waits until a file is there, or is not empty.
+fn wait_for(path: &Path) {
+    let start = Instant::now();
+    while !fs::metadata(path).is_ok_and(|found| found.is_dir() || found.len() > 0) {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "{}",
+            path.display()
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+fn start(fake: &Fake, arguments: &[&str]) -> Child {
+    let mut command = fake.command(arguments);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+#[test]
+fn a_signal_while_mounting_waits_for_the_mount_and_undoes_it() {
+    for (program, call) in [
+        ("podman", "mount-image"),
+        ("buildah", "create"),
+        ("buildah", "mount"),
+    ] {
+        for (number, sent) in [(15, Signal::TERM), (2, Signal::INT)] {
+            let fake = Fake::new(&[program]);
+            fake.on(call, "echo x >\"$FAKE/reached\"; sleep 0.3");
+            let layout = fake.layout();
+            let child = start(&fake, &["build", "--from", "localhost/os", "-o", &layout]);
+            wait_for(&fake.at("reached"));
+            signal(&child, sent);
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(
+                output.status.code(),
+                Some(128 + number),
+                "{}",
+                stderr(&output)
+            );
+            fake.is_clean(&format!("{program} {call} {number}"));
+            assert!(!fake.at("out").exists());
+        }
+    }
+}
+
+/// A rootfs on which a build with [`SLOWLY`] works until it is ended.
+fn make_big(fake: &Fake) {
+    let mut state = 1u32;
+    let word = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 26) as u8
+    };
+    let content: Vec<u8> = std::iter::repeat_with(word).take(24 << 20).collect();
+    fake.rootfs.file("usr/share/big", content).settle();
+}
+
+const SLOWLY: [&str; 4] = ["--compression", "zstd", "--compression-level", "22"];
+
+#[test]
+fn a_signal_while_building_unmounts() {
+    for program in ["podman", "buildah"] {
+        let fake = Fake::new(&[program]);
+        make_big(&fake);
+        let layout = fake.layout();
+        let arguments = [
+            &["build", "--from", "localhost/os", "-o", &layout],
+            &SLOWLY[..],
+        ]
+        .concat();
+        let child = start(&fake, &arguments);
+        wait_for(&fake.at("mounts"));
+        signal(&child, Signal::TERM);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(143), "{}", stderr(&output));
+        fake.is_clean(program);
+    }
+}
+
+#[test]
+fn what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not() {
+    for program in ["podman", "buildah"] {
+        let fake = Fake::new(&[program]);
+        make_big(&fake);
+        let layout = fake.layout();
+        let arguments = [
+            &["build", "--from", "localhost/os", "-o", &layout],
+            &SLOWLY[..],
+        ]
+        .concat();
+        let mut child = start(&fake, &arguments);
+        wait_for(&fake.at("mounts"));
+        // Until the call that mounts has ended.
+        while fake.processes().len() > 1 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let living = fake.run(&["umount", "--leftovers"]);
+        succeeded(&living);
+        assert_ne!(fake.read("mounts"), "", "{program}: it is in use");
+        signal(&child, Signal::KILL);
+        child.wait().unwrap();
+        let killed = fake.run(&["umount", "--leftovers"]);
+        succeeded(&killed);
+        let said = String::from_utf8(killed.stdout).unwrap();
+        let what = if program == "podman" {
+            "mount of the image 0123"
+        } else {
+            "container apt-ostree-helper-"
+        };
+        assert!(said.lines().any(|line| line.starts_with(what)), "{said}");
+        assert_eq!(
+            (fake.read("mounts"), fake.read("containers")),
+            (String::new(), String::new())
+        );
+        let again = fake.run(&["umount", "--leftovers"]);
+        assert!(again.stdout.is_empty(), "{again:?}");
+        for entry in fs::read_dir(fake.dir.path()).unwrap().flatten() {
+            // The next build to the same place removes it.
+            if entry
+                .file_name()
+                .to_str()
+                .unwrap()
+                .starts_with(".apt-ostree-helper-")
+            {
+                fs::remove_dir_all(entry.path()).unwrap();
+            }
+        }
+        fake.is_clean(program);
+    }
+}
+
+// --- mount, umount, build-image, storage --------------------------------------------------------
+
+#[test]
+fn scripts_mount_and_unmount() {
+    if !is_root() {
+        return;
+    }
+    for program in ["podman", "buildah"] {
+        let fake = Fake::new(&[program]);
+        let mounted = fake.run(&["mount", "localhost/os"]);
+        succeeded(&mounted);
+        let path = String::from_utf8(mounted.stdout).unwrap();
+        assert_eq!(path.trim(), fake.rootfs.str());
+        assert_ne!(fake.read("mounts"), "");
+        succeeded(&fake.run(&["umount", "localhost/os"]));
+        fake.is_clean(program);
+        succeeded(&fake.run(&["mount", "--container", "box"]));
+        fake.write("containers", "box\n");
+        succeeded(&fake.run(&["umount", "box"]));
+        fake.write("containers", "");
+        fake.is_clean(program);
+        fake.on("mounted-images", "echo '[]'; exit 0");
+        let unknown = fake.run(&["umount", "localhost/os"]);
+        failed(&unknown, program, &["localhost/os is not mounted"]);
+    }
+}
+
+#[test]
+fn build_image_passes_on_what_it_is_given() {
+    for program in ["podman", "buildah"] {
+        let fake = Fake::new(&[program]);
+        let context = fake.at("context");
+        fs::create_dir(&context).unwrap();
+        let file = context.join("File");
+        fs::write(&file, "FROM nothing").unwrap();
+        let (context, file) = (context.to_str().unwrap(), file.to_str().unwrap());
+        let layout = fake.layout();
+        let output = fake.run(&[
+            "compose",
+            "build-image",
+            context,
+            "--file",
+            file,
+            "--build-arg",
+            "A=b c",
+            "--build-arg",
+            "D",
+            "--target",
+            "t",
+            "--platform",
+            "linux/amd64",
+            "-o",
+            &layout,
+            "--json",
+            "--",
+            "--network=host",
+        ]);
+        let said = succeeded(&output);
+        assert!(said.contains("STEP 1: FROM nothing"), "{said}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(report["digest"].is_string());
+        let calls = fake.read("calls");
+        let call = calls
+            .lines()
+            .find(|line| line.starts_with(&format!("{program} build")))
+            .unwrap();
+        for option in [
+            "--build-arg=A=b c",
+            "--build-arg=D",
+            "--target=t",
+            "--platform=linux/amd64",
+            &format!("--file={file}"),
+        ] {
+            assert!(call.contains(option), "{option} is not in {call}");
+        }
+        assert!(
+            call.ends_with(&format!("--network=host {context}")),
+            "{call}"
+        );
+        fake.is_clean(program);
+    }
+}
+
+#[test]
+fn a_build_of_an_image_that_fails_leaves_nothing() {
+    let fake = Fake::new(&["podman"]);
+    let context = fake.at("context");
+    fs::create_dir(&context).unwrap();
+    let context = context.to_str().unwrap();
+    let layout = fake.layout();
+    let arguments = ["compose", "build-image", context, "-o", &layout];
+    fake.on("build", "echo 'STEP 1 failed' >&2; exit 7");
+    failed(
+        &fake.run(&arguments),
+        "failing",
+        &["STEP 1 failed", context, "exit status: 7"],
+    );
+    fake.is_clean("failing");
+    fake.on("build", "exit 0");
+    failed(&fake.run(&arguments), "no id", &["did not tell its id"]);
+    fake.is_clean("no id");
+    let nowhere = fake.run(&["compose", "build-image", "/no/such", "-o", &layout]);
+    failed(&nowhere, "no context", &["/no/such", "Containerfile"]);
+    // Ended in the middle, with what the build has started, and with its container.
+    let record = "mkdir -p \"$FAKE/vfs-containers/c1/userdata\"
+for word; do case $word in --add-host=*) host=${word#--add-host=} ;; esac; done
+printf '{\"container-name\": \"working\", \"mountpoint\": \"/no/such\", \"CommonBuildOpts\": {\"AddHost\": [\"%s\"]}}' \"$host\" \
+    >\"$FAKE/vfs-containers/c1/userdata/buildah.json\"
+echo working >>\"$FAKE/containers\"; echo x >\"$FAKE/reached\"; sleep 600 & wait";
+    fs::create_dir_all(fake.at("vfs-containers/c1/userdata")).unwrap();
+    fake.on("build", record.split_once('\n').unwrap().1);
+    let child = start(&fake, &arguments);
+    wait_for(&fake.at("reached"));
+    signal(&child, Signal::TERM);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143), "{}", stderr(&output));
+    fake.is_clean("ended");
+    // The same after a SIGKILL, by `umount --leftovers`.
+    fs::remove_file(fake.at("reached")).unwrap();
+    let mut child = start(&fake, &arguments);
+    wait_for(&fake.at("reached"));
+    signal(&child, Signal::KILL);
+    child.wait().unwrap();
+    std::thread::sleep(Duration::from_millis(2100));
+    let removed = fake.run(&["umount", "--leftovers"]);
+    succeeded(&removed);
+    let said = String::from_utf8(removed.stdout).unwrap();
+    assert!(
+        said.contains("container working of a build") && said.contains("process "),
+        "{said}"
+    );
+    fake.is_clean("killed");
+}
+
+#[test]
+fn the_storage_is_reached_without_skopeo() {
+    let fake = Fake::new(&["podman"]);
+    let store = [
+        "build",
+        "-q",
+        "--rootfs",
+        fake.rootfs.str(),
+        "-o",
+        "containers-storage:my-os",
+    ];
+    succeeded(&fake.run(&store));
+    assert_eq!(fake.count("podman pull --quiet oci:"), 1);
+    let tag = format!(
+        "podman tag {} localhost/my-os:latest",
+        "0123456789abcdef".repeat(4)
+    );
+    assert_eq!(fake.count(&tag), 1, "{}", fake.read("calls"));
+    fake.is_clean("stored");
+    fake.on("pull", "echo 'no space left' >&2; exit 7");
+    failed(
+        &fake.run(&store),
+        "full",
+        &["localhost/my-os", "no space left"],
+    );
+    fake.is_clean("full");
+}
