@@ -91,7 +91,7 @@ nothing_left() {
         buildah containers --format '{{.ContainerName}}'
         podman image mount
         grep -F "$graph/" /proc/self/mountinfo | grep -vF " $graph/g/$driver " || true
-        ls -A /run/apt-ostree-helper 2>/dev/null || true
+        grep -rlF "$place/" /run/apt-ostree-helper 2>/dev/null || true
         find "$place/tmp" -mindepth 1 -maxdepth 1 -name '.apt-ostree-helper-*'
         grep -lzs '^APT_OSTREE_HELPER_OWNER=' /proc/[0-9]*/environ | xargs -r grep -lzs "^TMPDIR=$place/" || true
     )
@@ -340,7 +340,7 @@ flow_signals() {
     local backend pause status
     write_context
     # A step that takes its time.
-    echo 'RUN echo $$ >/opt/pid; sleep 600' >>"$place/context/Containerfile"
+    echo 'RUN echo $$ >/opt/pid; sleep 4711' >>"$place/context/Containerfile"
     for backend in podman buildah; do
         for pause in 0.05 0.15 0.3 0.6; do
             start_job "$helper" build --backend "$backend" --from "$base" -o "oci:$place/killed" \
@@ -353,21 +353,21 @@ flow_signals() {
             nothing_left "$driver, $backend, SIGTERM"
         done
         start_job "$helper" compose build-image --backend "$backend" "$place/context" -o "oci:$place/killed" -- "${build_flags[@]}"
-        until_running 'sleep 600'
+        until_running 'sleep 4711'
         kill -TERM "$job"
         status=0
         wait "$job" || status=$?
         equal "$driver, $backend: SIGTERM in a build" 143 "$status"
-        equal "what ran in the build is gone" '' "$(pgrep -f 'sleep 600' || true)"
+        equal "what ran in the build is gone" '' "$(pgrep -f 'sleep 4711' || true)"
         nothing_left "$driver, $backend, SIGTERM in a build"
         start_job "$helper" compose build-image --backend "$backend" "$place/context" -o "oci:$place/killed" -- "${build_flags[@]}"
-        until_running 'sleep 600'
+        until_running 'sleep 4711'
         kill -KILL "$job"
         wait "$job" 2>/dev/null || true
         # Directories for temporary files are left alone while they are new.
         sleep 2.1
         "$helper" umount --leftovers >/dev/null
-        equal "what ran in a killed build is gone" '' "$(pgrep -f 'sleep 600' || true)"
+        equal "what ran in a killed build is gone" '' "$(pgrep -f 'sleep 4711' || true)"
         nothing_left "$driver, $backend, SIGKILL in a build"
     done
 }
