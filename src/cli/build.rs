@@ -5,6 +5,7 @@ use camino::Utf8PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::args::{self, CommitArgs, ConfigArgs, LayerArgs, LogArgs, ResultArgs, usage};
+use super::previous::PlanArgs;
 use super::source::{BaseConfigArgs, SourceArgs};
 use crate::layers::FormatVersion;
 use crate::oci::BaseConfig;
@@ -46,6 +47,9 @@ pub struct BuildArgs {
 
     #[command(flatten)]
     image: ConfigArgs,
+
+    #[command(flatten)]
+    plan: PlanArgs,
 
     #[command(flatten)]
     commit: CommitArgs,
@@ -92,6 +96,7 @@ impl BuildArgs {
 /// Builds and reports.
 pub fn run(args: &BuildArgs) -> Result<()> {
     args.result.check()?;
+    args.plan.check()?;
     args.layers.warn_of_many();
     let timestamp = args.commit.timestamp()?;
     let image = image(args)?;
@@ -111,6 +116,7 @@ pub fn run(args: &BuildArgs) -> Result<()> {
         ..CommitOptions::default()
     };
     let built = pipeline::build(&opened.rootfs, &commit, image, &args.result.log.progress())?;
+    args.plan.write(&built)?;
     args.result.report(&built, &destination)
 }
 
@@ -130,7 +136,7 @@ fn image(args: &BuildArgs) -> Result<ImageOptions> {
         destination,
         format,
         max_layers: args.layers.max_layers,
-        previous: None,
+        previous: args.plan.previous()?,
         base: BaseConfig::default(),
         labels: args.image.labels.clone(),
         copied_metadata: Vec::new(),

@@ -4,12 +4,11 @@ use anyhow::Result;
 use clap::Args;
 
 use super::args::{self, CommitArgs, ConfigArgs, LayerArgs, LogArgs, ResultArgs};
-use super::previous;
 use super::source::SourceArgs;
 use crate::layers::FormatVersion;
 use crate::oci::BaseConfig;
-use crate::pipeline::{self, CommitOptions, Format, ImageOptions};
-use crate::registry::{Destination, Reference};
+use crate::pipeline::{self, CommitOptions, Format, ImageOptions, Previous};
+use crate::registry::{Access, Destination, Reference};
 
 /// Make a chunked image that bootc boots of a root filesystem.
 ///
@@ -84,8 +83,10 @@ fn image(args: &BuildChunkedOciArgs) -> Result<ImageOptions> {
         tag.get_or_insert_with(|| args.reference.clone());
     }
     let previous = match &args.previous_build {
-        Some(reference) => previous::of_image(reference)?,
-        None => previous::of_destination(&destination),
+        Some(reference) => Previous::of_image(reference, &Access::default())?,
+        None => {
+            Reference::of_destination(&destination).and_then(|at| Previous::of_destination(&at))
+        }
     };
     Ok(ImageOptions {
         compression: args.layers.compression(&destination)?,

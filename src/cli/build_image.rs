@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::args::{self, CommitArgs, ConfigArgs, FilterArgs, LayerArgs, LogArgs, ResultArgs};
 use super::build::FormatName;
+use super::previous::PlanArgs;
 use super::source::BackendArgs;
 use crate::layers::FormatVersion;
 use crate::pipeline::{self, CommitOptions, ImageOptions};
@@ -69,6 +70,9 @@ pub struct BuildImageArgs {
     image: ConfigArgs,
 
     #[command(flatten)]
+    plan: PlanArgs,
+
+    #[command(flatten)]
     commit: CommitArgs,
 
     #[command(flatten)]
@@ -88,11 +92,13 @@ impl BuildImageArgs {
 /// Builds and reports.
 pub fn run(args: &BuildImageArgs) -> Result<()> {
     args.result.check()?;
+    args.plan.check()?;
     args.layers.warn_of_many();
     let destination = args::tagged(&args.output, args.tag.as_ref())?;
     let format = args.format.format(&args.layers, FormatVersion::V2);
     let compression = args.layers.compression(&destination)?;
     let timestamp = args.commit.timestamp()?;
+    let previous = args.plan.previous()?;
     let backends = args.backend.enter()?;
     let id = source::build(
         &backends,
@@ -123,7 +129,7 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
         destination: destination.clone(),
         format,
         max_layers: args.layers.max_layers,
-        previous: None,
+        previous,
         base,
         labels: args.image.labels.clone(),
         copied_metadata: Vec::new(),
@@ -137,5 +143,6 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
         threads: args.layers.threads(),
     };
     let built = pipeline::build(&opened.rootfs, &commit, image, &args.result.log.progress())?;
+    args.plan.write(&built)?;
     args.result.report(&built, &destination)
 }

@@ -8,7 +8,7 @@ use super::args::{self, ConfigArgs, LayerArgs, LogArgs, ResultArgs, check_parent
 use super::{previous, say};
 use crate::layers::FormatVersion;
 use crate::oci::BaseConfig;
-use crate::pipeline::{self, Built, Format, ImageOptions};
+use crate::pipeline::{self, Built, Format, ImageOptions, Previous};
 use crate::registry::{Destination, Reference};
 
 /// Make a chunked image of an OSTree commit.
@@ -109,7 +109,7 @@ fn image(args: &EncapsulateArgs, usual: FormatVersion) -> Result<ImageOptions> {
         format: Format::Ostree(args.layers.version(usual)),
         max_layers: args.layers.max_layers,
         previous: match &args.previous_build_manifest {
-            Some(file) => previous::of_manifest_file(file)?,
+            Some(file) => Previous::of_manifest_file(file)?,
             None => None,
         },
         base: match &args.image_config {

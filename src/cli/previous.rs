@@ -1,47 +1,66 @@
-//! Earlier images, for what is compared with them or follows their plan.
+//! Earlier images and plans, which the next image follows or is compared with.
 
 use anyhow::{Context, Result};
-use camino::Utf8Path;
+use camino::Utf8PathBuf;
+use clap::Args;
 
-use crate::oci::read::Manifest;
-use crate::registry::{self, Access, Destination, Reference};
+use super::args::{check_parent, usage};
+use crate::pipeline::{Built, Previous};
+use crate::registry::{self, Access, Reference};
 
-/// The annotation with the components of a layer (ostree-ext, `CONTENT_ANNOTATION`).
-const COMPONENTS: &str = "ostree.components";
+/// Which plan is followed, and where the plan goes.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// An earlier image, from any transport, or none: components stay in their layers, and layers of a layout
+    /// (oci:PATH) that are the same are taken over. One that is not chunked is no error
+    #[arg(long, value_name = "IMAGE|none", default_value = "none")]
+    previous: String,
 
-/// The plan that a manifest in a file tells.
-pub fn of_manifest_file(file: &Utf8Path) -> Result<Option<Vec<Vec<String>>>> {
-    let manifest = std::fs::read(file)
-        .map_err(anyhow::Error::from)
-        .and_then(|bytes| Manifest::parse(&bytes))
-        .with_context(|| format!("reading the manifest of the previous build, {file}"))?;
-    let plan = plan_of(&manifest);
-    if plan.is_none() {
-        tracing::warn!("{file} tells of no plan: its layers name no components");
-    }
-    Ok(plan)
+    /// Follow the plan in a file, as --write-plan writes it (JSON: version 1, layers with components), instead of an image's
+    #[arg(long, value_name = "FILE")]
+    plan: Option<Utf8PathBuf>,
+
+    /// Write the plan to a file: which component is in which layer
+    #[arg(long, value_name = "FILE")]
+    write_plan: Option<Utf8PathBuf>,
 }
 
-/// The plan of an image.
-pub fn of_image(reference: &Reference) -> Result<Option<Vec<Vec<String>>>> {
-    let manifest = registry::read_manifest(reference, &Access::default())
-        .with_context(|| format!("reading the previous build {reference}"))?;
-    let plan = plan_of(&manifest);
-    if plan.is_none() {
-        tracing::warn!("{reference} is not chunked: its layers name no components");
+impl PlanArgs {
+    /// Refuses a file that cannot be written, before any work.
+    pub fn check(&self) -> Result<()> {
+        self.write_plan.as_deref().map_or(Ok(()), check_parent)
     }
-    Ok(plan)
-}
 
-/// The plan of what is at a destination already, if that is a chunked image.
-pub fn of_destination(destination: &Destination) -> Option<Vec<Vec<String>>> {
-    let reference = Reference::of_destination(destination)?;
-    let manifest = registry::read_manifest(&reference, &Access::default()).ok()?;
-    let plan = plan_of(&manifest);
-    if plan.is_some() {
-        tracing::info!("{reference} is there already; its plan is kept");
+    /// What there is to follow.
+    pub fn previous(&self) -> Result<Option<Previous>> {
+        let image = match self.previous.as_str() {
+            "none" => None,
+            name => Some(
+                name.parse::<Reference>()
+                    .map_err(|e| usage(format!("--previous {e:#}")))?,
+            ),
+        };
+        match (&self.plan, image) {
+            (Some(file), None) => Previous::of_plan_file(file).map(Some),
+            (Some(file), Some(image)) => {
+                // The layers that are there are taken over whatever the plan.
+                let mut previous =
+                    Previous::of_image(&image, &Access::default())?.unwrap_or_default();
+                previous.plan = Previous::of_plan_file(file)?.plan;
+                Ok(Some(previous))
+            }
+            (None, Some(image)) => Previous::of_image(&image, &Access::default()),
+            (None, None) => Ok(None),
+        }
     }
-    plan
+
+    /// Writes the plan of what was built, if that is asked for.
+    pub fn write(&self, built: &Built) -> Result<()> {
+        let Some(file) = &self.write_plan else {
+            return Ok(());
+        };
+        std::fs::write(file, built.plan.to_json()?).with_context(|| format!("writing {file}"))
+    }
 }
 
 /// The digests and sizes of an image's layers.
@@ -52,19 +71,4 @@ pub fn layer_sizes(reference: &Reference) -> Result<Vec<(String, u64)>> {
     Ok(layers
         .map(|layer| (layer.digest.to_digest(), layer.size))
         .collect())
-}
-
-/// The components of each layer, without the one that has the commit; none when one does not say.
-fn plan_of(manifest: &Manifest) -> Option<Vec<Vec<String>>> {
-    let layers = match manifest.layers.split_first() {
-        Some((first, rest)) if !first.annotations.contains_key(COMPONENTS) => rest,
-        _ => &manifest.layers,
-    };
-    let names = layers.iter().map(|layer| {
-        let names = layer.annotations.get(COMPONENTS)?;
-        let names = names.split(',').filter(|name| !name.is_empty());
-        Some(names.map(str::to_owned).collect())
-    });
-    let plan: Vec<Vec<String>> = names.collect::<Option<_>>()?;
-    (!plan.is_empty()).then_some(plan)
 }

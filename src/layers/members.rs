@@ -6,6 +6,7 @@ use std::io::Write;
 use anyhow::{Context, Result};
 
 use crate::oci::{Member, MemberKind, TarWriter};
+use crate::ostree::ContentObjects;
 use crate::progress::Progress;
 use crate::tree::{Contents, EntryId, Tree};
 
@@ -18,6 +19,9 @@ pub struct Source<'a> {
     pub contents: &'a dyn Contents,
     /// Told of every byte of content.
     pub progress: &'a dyn Progress,
+    /// Where the name of a file's object stands for its content: what is written then is no layer, but tells
+    /// layers apart by all that decides their bytes.
+    pub names: Option<&'a ContentObjects>,
 }
 
 /// One layer being written.
@@ -105,12 +109,18 @@ impl<'a, W: Write> LayerArchive<'a, W> {
             tree,
             contents,
             progress,
+            names,
         } = self.source;
         let size = tree.entry(id).size;
         let member = self.member(id, path, MemberKind::Regular(size));
         let xattrs = tree.content_xattrs(id);
         if size == 0 {
             return self.tar.append(&member, &xattrs);
+        }
+        if let Some(objects) = names {
+            return self
+                .tar
+                .append_named(&member, &xattrs, objects.checksum(id).as_bytes());
         }
         let mut content = contents.open(tree, id)?;
         self.tar

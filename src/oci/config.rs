@@ -49,7 +49,10 @@ const RUN_FIELDS: [&str; 9] = [
 
 /// Labels that speak of the image a config was taken from, and of no other.
 fn is_stale_label(name: &str) -> bool {
-    name.starts_with("ostree.") || name == "rpmostree.inputhash" || name == "io.buildah.version"
+    name.starts_with("ostree.")
+        || name.starts_with("apt-ostree-helper.")
+        || name == "rpmostree.inputhash"
+        || name == "io.buildah.version"
 }
 
 /// The architecture that an image is for, as OCI names it.

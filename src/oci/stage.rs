@@ -91,6 +91,30 @@ impl Stage {
         Ok(blob)
     }
 
+    /// Takes in a blob of another layout, as it is: its bytes are not read again where the file system can link them.
+    /// Tells whether it was there in that size.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn take(&self, layout: &Utf8Path, digest: Checksum, size: u64) -> Result<bool> {
+        let from = layout.join(BLOBS).join(digest.to_string());
+        if !fs::symlink_metadata(&from).is_ok_and(|m| m.is_file() && m.len() == size) {
+            return Ok(false);
+        }
+        let to = self.blob_path(digest);
+        if to.exists() || fs::hard_link(&from, &to).is_ok() {
+            return Ok(true);
+        }
+        let copy = || -> Result<bool> {
+            fs::copy(&from, &to)?;
+            let file = File::open(&to)?;
+            file.sync_data()?;
+            let whole = file.metadata()?.len() == size;
+            Ok(whole)
+        };
+        copy().with_context(|| format!("copying the blob {from} to {to}"))
+    }
+
     /// Adds a blob that is in memory.
     ///
     /// # Errors

@@ -123,6 +123,22 @@ impl<W: Write> TarWriter<W> {
         Ok(())
     }
 
+    /// Appends a regular file whose content is left out, with `name` in its place, which stands for it: what comes of it
+    /// is not to be read, but to be compared.
+    ///
+    /// # Errors
+    /// As [`TarWriter::append`].
+    pub fn append_named(
+        &mut self,
+        member: &Member<'_>,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+        name: &[u8],
+    ) -> Result<()> {
+        self.append(member, xattrs)?;
+        self.out.write_all(name)?;
+        Ok(())
+    }
+
     /// Ends the archive and gives back what it was written to.
     ///
     /// # Errors

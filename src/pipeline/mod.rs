@@ -4,9 +4,11 @@
 mod embedded;
 mod import;
 mod labels;
+mod layer_plan;
 mod options;
 mod output;
 mod planned;
+mod previous;
 mod store;
 mod summary;
 mod system;
@@ -18,8 +20,10 @@ use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
 
 pub use import::{ImportOptions, Imported, import};
+pub use layer_plan::{LABEL as PLAN_LABEL, LayerPlan};
 pub use options::{CommitOptions, Format, ImageOptions, Parent, RootfsOptions};
 use planned::Planned;
+pub use previous::Previous;
 pub use store::{Committed, StoreOptions};
 pub use summary::{Built, ContentMetadata, LayerSummary};
 use system::{Packages, System};

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use camino::Utf8PathBuf;
 
-use super::StoreOptions;
+use super::{Previous, StoreOptions};
 use crate::checksum::Checksum;
 use crate::layers::FormatVersion;
 use crate::oci::{BaseConfig, Compression, Platform};
@@ -78,8 +78,8 @@ pub struct ImageOptions {
     pub format: Format,
     /// At most so many layers in all.
     pub max_layers: NonZeroUsize,
-    /// The components of each layer of an earlier image, whose plan is kept as far as it fits.
-    pub previous: Option<Vec<Vec<String>>>,
+    /// An earlier image, whose plan is kept as far as it fits, and whose layers are where they are the same.
+    pub previous: Option<Previous>,
     /// How layers are compressed.
     pub compression: Compression,
     /// The config to begin with.

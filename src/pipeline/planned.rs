@@ -48,7 +48,7 @@ impl Planned {
                 cause: component(id).cause.clone(),
             })
             .collect();
-        let previous = options.previous.as_deref();
+        let previous = options.previous.as_ref().map(|p| p.plan.as_slice());
         let plan = plan::plan(&items, budget.unwrap_or(NonZeroUsize::MIN), previous);
         let links = match options.format {
             Format::Ostree(_) => HardLinks::Ignore,

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::LayerPlan;
+
 /// What was built.
 #[derive(Debug, Serialize)]
 pub struct Built {
@@ -19,6 +21,9 @@ pub struct Built {
     pub packages: usize,
     /// The layers, bottom first.
     pub layers: Vec<LayerSummary>,
+    /// The plan, for a file.
+    #[serde(skip)]
+    pub plan: LayerPlan,
     /// What each component weighs and how often it changes.
     #[serde(skip)]
     pub content_metadata: Vec<ContentMetadata>,
@@ -39,6 +44,8 @@ pub struct LayerSummary {
     pub chance: f64,
     /// Its components, sorted; empty for the commit layer.
     pub components: Vec<String>,
+    /// Whether its bytes are those of the previous image's, taken over as they are.
+    pub taken_over: bool,
 }
 
 /// A component as rpm-ostree's `--write-contentmeta-json` describes one (ostree-ext,

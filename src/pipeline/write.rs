@@ -2,13 +2,17 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
 
+use super::layer_plan::PlannedLayer;
 use super::output::Output;
 use super::planned::Planned;
 use super::system::{Packages, System};
-use super::{Built, Format, ImageOptions, LayerSummary, labels};
+use super::{Built, Format, ImageOptions, LayerPlan, LayerSummary, PLAN_LABEL, Previous, labels};
+use crate::checksum::Checksum;
 use crate::layers::{self, Source, write_commit_layer, write_content_layer, write_plain_layer};
 use crate::oci::{Blob, Compression, Image, ImageDetails, Layer, Platform, Stage};
 use crate::parallel;
@@ -62,6 +66,7 @@ pub fn write_image(
         tree: &system.tree,
         contents: system.contents.as_ref(),
         progress,
+        names: None,
     };
     let writer = LayerWriter {
         source,
@@ -70,6 +75,7 @@ pub fn write_image(
         format: options.format,
         compression: options.compression,
         stage: &stage,
+        previous: options.previous.as_ref(),
     };
     let total = jobs.iter().map(|job| job.size);
     progress.begin("writing layers", total.fold(0, u64::saturating_add));
@@ -77,17 +83,22 @@ pub fn write_image(
         options.threads,
         &order,
         || vec![0; layers::BUFFER],
-        |buffer, job| Ok((job.at, writer.write(job, buffer)?)),
+        |buffer, job| Ok((job.at, writer.make(job, buffer)?)),
     )?;
     progress.end();
     blobs.sort_by_key(|(at, _)| *at);
 
     let pairs = || jobs.iter().zip(&blobs);
     let layers: Vec<Layer> = pairs()
-        .map(|(job, (_, blob))| layer(job, blob, system))
+        .map(|(job, (_, made))| layer(job, &made.blob, system))
         .collect();
-    let summaries = pairs().map(|(job, (_, blob))| summary(job, blob)).collect();
-    let details = details(system, packages, &layers, options)?;
+    let summaries = pairs().map(|(job, (_, made))| summary(job, made)).collect();
+    let plan = LayerPlan::new(
+        pairs()
+            .map(|(job, (_, made))| planned_layer(job, made))
+            .collect(),
+    );
+    let details = details(system, packages, &layers, &plan, options)?;
     let image = Image::write(&stage, &layers, details)?;
     let built = Built {
         digest: image.manifest.to_digest(),
@@ -97,6 +108,7 @@ pub fn write_image(
         entries: system.tree.len(),
         packages: packages.count,
         layers: summaries,
+        plan,
         content_metadata: planned.content_metadata(),
     };
     Ok(Written {
@@ -154,15 +166,69 @@ struct LayerWriter<'a> {
     format: Format,
     compression: Compression,
     stage: &'a Stage,
+    previous: Option<&'a Previous>,
 }
 
+/// A layer that is there.
+struct Made {
+    blob: Blob,
+    key: Checksum,
+    taken_over: bool,
+}
+
+/// What else decides the bytes of a layer than its entries: this program's own version, with which
+/// compressors change.
+const WRITER: &str = concat!("apt-ostree-helper ", env!("CARGO_PKG_VERSION"), " layer");
+
 impl LayerWriter<'_> {
-    fn write(&self, job: &Job<'_>, buffer: &mut [u8]) -> Result<Blob> {
-        let (source, entries) = (self.source, job.entries);
-        let objects = &self.system.objects;
+    /// Takes the layer over from the previous image, or writes it.
+    fn make(&self, job: &Job<'_>, buffer: &mut [u8]) -> Result<Made> {
+        let key = self.key(job, buffer)?;
+        if let Some(previous) = self.previous {
+            if let Some(blob) = previous.take(&key.to_string(), self.stage)? {
+                self.source.progress.advance(job.size);
+                return Ok(Made {
+                    blob,
+                    key,
+                    taken_over: true,
+                });
+            }
+        }
         let name = format!("layer-{}", job.at);
         let out = self.stage.blob_writer(&name, self.compression)?;
-        let out = match (self.format, job.components) {
+        let blob = self.stage.add(self.write(job, self.source, out, buffer)?)?;
+        Ok(Made {
+            blob,
+            key,
+            taken_over: false,
+        })
+    }
+
+    /// The hash of all that decides the bytes of a layer.
+    fn key(&self, job: &Job<'_>, buffer: &mut [u8]) -> Result<Checksum> {
+        let source = Source {
+            names: Some(&self.system.objects),
+            ..self.source
+        };
+        let mut hasher = Sha256::new();
+        write!(
+            hasher,
+            "{WRITER} {:?} {:?}\n",
+            self.format, self.compression
+        )?;
+        Ok(Checksum::finish(self.write(job, source, hasher, buffer)?))
+    }
+
+    fn write<W: Write>(
+        &self,
+        job: &Job<'_>,
+        source: Source<'_>,
+        out: W,
+        buffer: &mut [u8],
+    ) -> Result<W> {
+        let entries = job.entries;
+        let objects = &self.system.objects;
+        Ok(match (self.format, job.components) {
             (Format::Plain, _) => {
                 write_plain_layer(source, entries, &|id| self.plain_mtime(id), out, buffer)?
             }
@@ -172,8 +238,7 @@ impl LayerWriter<'_> {
             (Format::Ostree(version), Some(_)) => {
                 write_content_layer(source, objects, entries, version, out, buffer)?
             }
-        };
-        self.stage.add(out)
+        })
     }
 
     /// The time of an entry of a plain image, never later than the image. What is made anew on
@@ -219,7 +284,18 @@ fn layer(job: &Job<'_>, blob: &Blob, system: &System) -> Layer {
     }
 }
 
-fn summary(job: &Job<'_>, blob: &Blob) -> LayerSummary {
+fn planned_layer(job: &Job<'_>, made: &Made) -> PlannedLayer {
+    PlannedLayer {
+        components: job.components.unwrap_or_default().to_vec(),
+        chance: Some((job.chance * 1e4).round() / 1e4),
+        key: Some(made.key.to_string()),
+        diff_id: Some(made.blob.diff_id.to_digest()),
+        uncompressed_size: Some(made.blob.uncompressed_size),
+    }
+}
+
+fn summary(job: &Job<'_>, made: &Made) -> LayerSummary {
+    let blob = &made.blob;
     LayerSummary {
         digest: blob.digest.to_digest(),
         diff_id: blob.diff_id.to_digest(),
@@ -227,6 +303,7 @@ fn summary(job: &Job<'_>, blob: &Blob) -> LayerSummary {
         uncompressed_size: blob.uncompressed_size,
         chance: job.chance,
         components: job.components.unwrap_or_default().to_vec(),
+        taken_over: made.taken_over,
     }
 }
 
@@ -234,6 +311,7 @@ fn details(
     system: &System,
     packages: &Packages,
     layers: &[Layer],
+    plan: &LayerPlan,
     options: ImageOptions,
 ) -> Result<ImageDetails> {
     let last = layers.last().map(|layer| layer.blob.diff_id.to_digest());
@@ -252,6 +330,7 @@ fn details(
     if let Some(cmd) = options.cmd.as_ref().or(system.container_cmd.as_ref()) {
         config.set_cmd(cmd);
     }
+    config.set_label(PLAN_LABEL, Some(&plan.to_label()?));
     for (name, value) in image_labels {
         config.set_label(&name, Some(&value));
     }

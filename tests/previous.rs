@@ -1,0 +1,288 @@
+//! A build that follows an earlier image: its plan stays, what has not changed is taken over, and the
+//! bytes are those that a build without it makes of the same plan.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use common::*;
+use serde_json::{Value, json};
+
+/// Twelve packages of different sizes; `changed` has other content.
+fn system(dir: &Path, changed: Option<usize>, packages: usize) -> Rootfs {
+    let rootfs = Rootfs::new(dir.join(format!("rootfs-{changed:?}-{packages}")));
+    let mut owned: Vec<(String, String)> = Vec::new();
+    for at in 0..packages {
+        let path = format!("usr/lib/p{at}/data");
+        let byte = if Some(at) == changed {
+            b'x'
+        } else {
+            b'a' + at as u8
+        };
+        rootfs.file(&path, vec![byte; 40_000 * (at + 1)]);
+        owned.push((format!("p{at}"), path));
+    }
+    let lists: Vec<[&str; 1]> = owned.iter().map(|(_, path)| [path.as_str()]).collect();
+    let packages: Vec<(&str, &str, &str, &[&str])> = owned
+        .iter()
+        .zip(&lists)
+        .map(|((name, _), list)| (name.as_str(), name.as_str(), "1-1", &list[..]))
+        .collect();
+    rootfs.packages(&packages).settle();
+    rootfs
+}
+
+fn build(rootfs: &Rootfs, out: &Path, more: &[&str]) -> Value {
+    let layout = format!("oci:{}", out.display());
+    let mut arguments = vec![
+        "build",
+        "--rootfs",
+        rootfs.str(),
+        "-o",
+        &layout,
+        "--json",
+        "-q",
+    ];
+    arguments.extend(["--timestamp", "1700000000"]);
+    if !more.contains(&"--max-layers") {
+        arguments.extend(["--max-layers", "8"]);
+    }
+    serde_json::from_str(&run(&[&arguments[..], more].concat())).unwrap()
+}
+
+fn components(report: &Value) -> Vec<Value> {
+    let layers = report["layers"].as_array().unwrap().iter();
+    layers.map(|layer| layer["components"].clone()).collect()
+}
+
+fn taken(report: &Value) -> Vec<bool> {
+    let layers = report["layers"].as_array().unwrap().iter();
+    layers
+        .map(|layer| layer["taken_over"].as_bool().unwrap())
+        .collect()
+}
+
+#[test]
+fn what_has_not_changed_is_taken_over_and_the_bytes_are_the_same() {
+    let dir = scratch();
+    let (old, new) = (
+        system(dir.path(), None, 12),
+        system(dir.path(), Some(3), 12),
+    );
+    for format in [
+        &["--format", "ostree"][..],
+        &["--format", "plain"],
+        &["--format-version", "1"],
+    ] {
+        for compression in ["none", "gzip", "zstd"] {
+            let at = |name: &str| dir.path().join(name);
+            let options = [format, &["--compression", compression]].concat();
+            let plan = at("plan.json");
+            let write = [&options[..], &["--write-plan", plan.to_str().unwrap()]].concat();
+            let first = build(&old, &at("first"), &write);
+            assert!(!taken(&first).contains(&true));
+            let previous = format!("oci:{}", at("first").display());
+            let second = build(
+                &new,
+                &at("second"),
+                &[&options[..], &["--previous", &previous]].concat(),
+            );
+            assert_eq!(components(&second), components(&first));
+            let written = taken(&second).iter().filter(|taken| !**taken).count();
+            // The layer of the package that changed, and with a commit that one's.
+            assert_eq!(
+                written,
+                if format[1] == "plain" { 1 } else { 2 },
+                "{format:?} {compression}: {second}"
+            );
+            let alone = build(
+                &new,
+                &at("alone"),
+                &[&options[..], &["--plan", plan.to_str().unwrap()]].concat(),
+            );
+            assert!(!taken(&alone).contains(&true));
+            assert_eq!(
+                alone["digest"], second["digest"],
+                "{format:?} {compression}"
+            );
+            read_image(&at("second"));
+            let layers = second["layers"].as_array().unwrap();
+            for (layer, taken) in layers.iter().zip(taken(&second)) {
+                let blob = layer["digest"]
+                    .as_str()
+                    .unwrap()
+                    .replace("sha256:", "blobs/sha256/");
+                let inode = |name: &str| {
+                    fs::metadata(at(name).join(&blob))
+                        .ok()
+                        .map(|found| found.ino())
+                };
+                assert_eq!(inode("first") == inode("second"), taken, "{blob}");
+            }
+            for name in ["first", "second", "alone"] {
+                fs::remove_dir_all(at(name)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_layer_is_not_taken_over_when_anything_about_it_is_different() {
+    let dir = scratch();
+    let rootfs = system(dir.path(), None, 6);
+    let first = dir.path().join("first");
+    let previous = format!("oci:{}", first.display());
+    build(&rootfs, &first, &["--compression", "zstd"]);
+    let second = dir.path().join("second");
+    for options in [
+        &["--compression", "gzip"][..],
+        &["--compression", "zstd", "--compression-level", "7"],
+        &["--compression", "zstd", "--format", "plain"],
+        &["--compression", "zstd", "--format-version", "1"],
+    ] {
+        let report = build(
+            &rootfs,
+            &second,
+            &[options, &["--previous", &previous]].concat(),
+        );
+        // The commit's own layer is the same in both versions of the format.
+        let content = &taken(&report)[1..];
+        assert!(!content.contains(&true), "{options:?}: {report}");
+    }
+    let report = build(
+        &rootfs,
+        &second,
+        &["--compression", "zstd", "--previous", &previous],
+    );
+    assert!(!taken(&report).contains(&false));
+    rootfs.mode("usr/lib/p2/data", 0o600);
+    let report = build(
+        &rootfs,
+        &second,
+        &["--compression", "zstd", "--previous", &previous],
+    );
+    assert!(taken(&report).contains(&false));
+}
+
+#[test]
+fn a_damaged_or_exchanged_layer_is_written_anew() {
+    let dir = scratch();
+    let rootfs = system(dir.path(), None, 6);
+    let first = dir.path().join("first");
+    let previous = format!("oci:{}", first.display());
+    let report = build(&rootfs, &first, &[]);
+    let digest = |at: usize| {
+        report["layers"][at]["digest"]
+            .as_str()
+            .unwrap()
+            .replace("sha256:", "")
+    };
+    let blob = |digest: String| first.join("blobs/sha256").join(digest);
+    // One is cut short, one is gone.
+    let content = fs::read(blob(digest(1))).unwrap();
+    fs::write(blob(digest(1)), &content[..content.len() - 512]).unwrap();
+    fs::remove_file(blob(digest(2))).unwrap();
+    let second = dir.path().join("second");
+    let again = build(&rootfs, &second, &["--previous", &previous]);
+    assert_eq!(again["digest"], report["digest"]);
+    assert_eq!(&taken(&again)[..4], [true, false, false, true]);
+    read_image(&second);
+}
+
+#[test]
+fn the_plan_is_read_from_the_config_where_annotations_are_lost() {
+    let dir = scratch();
+    let rootfs = system(dir.path(), None, 12);
+    let first = dir.path().join("first");
+    let report = build(&rootfs, &first, &["--max-layers", "5"]);
+    let mut image = read_image(&first);
+    for layer in image.manifest["layers"].as_array_mut().unwrap() {
+        layer.as_object_mut().unwrap().remove("annotations");
+    }
+    // As a tool that rewrites manifests leaves it.
+    let manifest = image.manifest.to_string();
+    let digest = sha256(manifest.as_bytes());
+    fs::write(first.join("blobs/sha256").join(&digest), &manifest).unwrap();
+    let index = json!({"schemaVersion": 2, "manifests": [{"mediaType": image.manifest["mediaType"],
+        "digest": format!("sha256:{digest}"), "size": manifest.len()}]});
+    fs::write(first.join("index.json"), index.to_string()).unwrap();
+    let previous = format!("oci:{}", first.display());
+    let again = build(
+        &rootfs,
+        &dir.path().join("second"),
+        &["--previous", &previous],
+    );
+    assert_eq!(
+        components(&again),
+        components(&report),
+        "not eight layers, but the five of before"
+    );
+    let label = image.config["config"]["Labels"]["apt-ostree-helper.plan"]
+        .as_str()
+        .unwrap();
+    assert!(label.starts_with("{\"version\":1"), "{label}");
+}
+
+#[test]
+fn another_image_is_no_error_and_a_damaged_plan_is_one() {
+    let dir = scratch();
+    let rootfs = system(dir.path(), None, 3);
+    let other = dir.path().join("other");
+    ImageWriter::plain(vec![Tar::default().add("a", What::File(b"x")).end()]).write(&other);
+    let previous = format!("oci:{}", other.display());
+    build(&rootfs, &dir.path().join("out"), &["--previous", &previous]);
+    build(&rootfs, &dir.path().join("out"), &["--previous", "none"]);
+    let plan = dir.path().join("plan.json");
+    let plan = plan.to_str().unwrap();
+    for (text, why) in [
+        ("{", "no plan"),
+        (r#"{"version": 9, "layers": []}"#, "version 9"),
+    ] {
+        fs::write(plan, text).unwrap();
+        let layout = format!("oci:{}", dir.path().join("new").display());
+        let said = fail(
+            1,
+            &[
+                "build",
+                "--rootfs",
+                rootfs.str(),
+                "-o",
+                &layout,
+                "--plan",
+                plan,
+            ],
+        );
+        assert!(said.contains(plan) && said.contains(why), "{said}");
+        assert!(!dir.path().join("new").exists());
+    }
+    let layout = format!("oci:{}", dir.path().join("new").display());
+    let said = fail(
+        1,
+        &[
+            "build",
+            "--rootfs",
+            rootfs.str(),
+            "-o",
+            &layout,
+            "--previous",
+            "oci:/no/such",
+        ],
+    );
+    assert!(said.contains("/no/such"), "{said}");
+    let said = fail(
+        2,
+        &[
+            "build",
+            "--rootfs",
+            rootfs.str(),
+            "-o",
+            &layout,
+            "--write-plan",
+            "/no/such/file",
+        ],
+    );
+    assert!(said.contains("/no/such"), "{said}");
+}
