@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Context, Result, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
-use clap::Args;
+use clap::{ArgAction, Args};
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{UsageError, print_result, say};
@@ -14,7 +14,7 @@ use crate::layers::FormatVersion;
 use crate::oci::{self, BaseConfig, Compression, Platform};
 use crate::ostree::SecretKey;
 use crate::pipeline::{Built, RootfsOptions};
-use crate::registry::Destination;
+use crate::registry::{Access, Destination};
 use crate::report::{ProgressMode, TerminalProgress, layer_table, summary_line};
 use crate::tree::{Filter, SpecialFiles};
 
@@ -202,6 +202,33 @@ impl ConfigArgs {
     /// The annotations by name.
     pub fn annotations(&self) -> BTreeMap<String, String> {
         self.annotations.iter().cloned().collect()
+    }
+}
+
+/// How registries are reached.
+#[derive(Debug, Args)]
+pub struct AccessArgs {
+    /// File with credentials for registries [default: as for podman and skopeo]
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<Utf8PathBuf>,
+
+    /// Directory with certificates for registries
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<Utf8PathBuf>,
+
+    /// Whether registries must use HTTPS with a valid certificate
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tls_verify: Option<bool>,
+}
+
+impl AccessArgs {
+    /// What a registry asks for.
+    pub fn access(&self) -> Access {
+        Access {
+            authfile: self.authfile.clone(),
+            cert_dir: self.cert_dir.clone(),
+            tls_verify: self.tls_verify,
+        }
     }
 }
 

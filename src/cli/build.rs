@@ -116,7 +116,7 @@ pub fn run(args: &BuildArgs) -> Result<()> {
         ..CommitOptions::default()
     };
     let built = pipeline::build(&opened.rootfs, &commit, image, &args.result.log.progress())?;
-    args.plan.write(&built)?;
+    args.plan.write(&built.plan)?;
     args.result.report(&built, &destination)
 }
 

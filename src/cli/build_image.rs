@@ -143,6 +143,6 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
         threads: args.layers.threads(),
     };
     let built = pipeline::build(&opened.rootfs, &commit, image, &args.result.log.progress())?;
-    args.plan.write(&built)?;
+    args.plan.write(&built.plan)?;
     args.result.report(&built, &destination)
 }

@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 use camino::Utf8PathBuf;
-use clap::{ArgAction, Args};
+use clap::Args;
 
-use super::args::LogArgs;
+use super::args::{AccessArgs, LogArgs};
 use super::{print_result, say};
 use crate::ostree::PublicKeys;
 use crate::pipeline::{self, ImportOptions};
-use crate::registry::{Access, Reference};
+use crate::registry::Reference;
 use crate::report::imported_line;
 use crate::tree::{Filter, SpecialFiles};
 
@@ -45,17 +45,8 @@ pub struct ImportArgs {
     #[arg(long)]
     skip_special_files: bool,
 
-    /// File with credentials for registries [default: as for podman and skopeo]
-    #[arg(long, value_name = "FILE")]
-    authfile: Option<Utf8PathBuf>,
-
-    /// Directory with certificates for registries
-    #[arg(long, value_name = "DIR")]
-    cert_dir: Option<Utf8PathBuf>,
-
-    /// Whether registries must use HTTPS with a valid certificate
-    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    tls_verify: Option<bool>,
+    #[command(flatten)]
+    access: AccessArgs,
 
     /// Print a JSON description of the commit instead of its checksum
     #[arg(long)]
@@ -80,11 +71,7 @@ pub fn run(args: &ImportArgs) -> Result<()> {
     }
     let options = ImportOptions {
         image: args.image.clone(),
-        access: Access {
-            authfile: args.authfile.clone(),
-            cert_dir: args.cert_dir.clone(),
-            tls_verify: args.tls_verify,
-        },
+        access: args.access.access(),
         repo: args.repo.clone(),
         branch: args.branch.clone(),
         verify: args.sign_verify.clone(),

@@ -8,7 +8,9 @@ mod commit;
 mod encapsulate;
 mod generate;
 mod import;
+mod inspect;
 mod mount;
+mod plan;
 mod previous;
 mod source;
 
@@ -25,8 +27,7 @@ use args::LogArgs;
 use crate::layers::FormatVersion;
 use crate::undo;
 
-const EXIT_STATUS: &str =
-    "Exit status: 0 done, 1 failed, 2 wrong usage, 128 and the number of a signal that ended it.";
+const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 'diff --exit-code' found a difference, 128 and the number of a signal that ended it.";
 
 /// Turns a Debian root filesystem into an OSTree commit and a chunked OCI image whose layers
 /// follow packages, so that an update costs a client only the layers that changed.
@@ -43,6 +44,9 @@ enum Command {
     Commit(Box<commit::CommitCommandArgs>),
     Encapsulate(Box<encapsulate::EncapsulateArgs>),
     Import(Box<import::ImportArgs>),
+    Plan(Box<plan::PlanCommandArgs>),
+    Inspect(Box<inspect::InspectArgs>),
+    Diff(Box<inspect::DiffArgs>),
     Mount(Box<mount::MountArgs>),
     Umount(Box<mount::UmountArgs>),
     #[command(subcommand)]
@@ -91,6 +95,9 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Commit(args) => job(args.log(), || commit::run(args)),
         Command::Encapsulate(args) => job(args.log(), || encapsulate::run(args, FormatVersion::V2)),
         Command::Import(args) => job(args.log(), || import::run(args)),
+        Command::Plan(args) => job(args.log(), || plan::run(args)),
+        Command::Inspect(args) => job(args.log(), || inspect::inspect(args)),
+        Command::Diff(args) => job(args.log(), || inspect::diff(args)),
         Command::Mount(args) => job(args.log(), || mount::mount(args)),
         Command::Umount(args) => job(args.log(), || mount::umount(args)),
         Command::Compose(Compose::BuildImage(args)) => job(args.log(), || build_image::run(args)),

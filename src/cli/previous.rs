@@ -5,7 +5,7 @@ use camino::Utf8PathBuf;
 use clap::Args;
 
 use super::args::{check_parent, usage};
-use crate::pipeline::{Built, Previous};
+use crate::pipeline::{LayerPlan, Previous};
 use crate::registry::{self, Access, Reference};
 
 /// Which plan is followed, and where the plan goes.
@@ -54,12 +54,12 @@ impl PlanArgs {
         }
     }
 
-    /// Writes the plan of what was built, if that is asked for.
-    pub fn write(&self, built: &Built) -> Result<()> {
+    /// Writes the plan, if that is asked for.
+    pub fn write(&self, plan: &LayerPlan) -> Result<()> {
         let Some(file) = &self.write_plan else {
             return Ok(());
         };
-        std::fs::write(file, built.plan.to_json()?).with_context(|| format!("writing {file}"))
+        std::fs::write(file, plan.to_json()?).with_context(|| format!("writing {file}"))
     }
 }
 

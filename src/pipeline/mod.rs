@@ -1,8 +1,11 @@
 //! The jobs from end to end: a rootfs or a commit becomes a chunked image at its destination, a
 //! rootfs a commit in a repository, an image a commit in a repository.
 
+mod diff;
+mod dry_run;
 mod embedded;
 mod import;
+mod inspect;
 mod labels;
 mod layer_plan;
 mod options;
@@ -19,7 +22,10 @@ use std::num::NonZeroUsize;
 use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
 
+pub use diff::{Difference, FetchedLayer};
+pub use dry_run::{DryRun, Explained, dry_run};
 pub use import::{ImportOptions, Imported, import};
+pub use inspect::{Inspected, InspectedImage, inspect};
 pub use layer_plan::{LABEL as PLAN_LABEL, LayerPlan};
 pub use options::{CommitOptions, Format, ImageOptions, Parent, RootfsOptions};
 use planned::Planned;

@@ -1,8 +1,10 @@
 //! What a person or a script sees.
 
+mod images;
 mod progress;
 mod summary;
 
+pub use images::{difference_text, dry_run_text, inspected_text};
 pub use progress::{ProgressMode, TerminalProgress};
 pub use summary::{
     committed_line, comparison, human_size, imported_line, layer_table, summary_line,

@@ -94,7 +94,7 @@ pub fn layer_table(layers: &[LayerSummary]) -> String {
 }
 
 /// The first names, and how many more there are.
-fn shortened(names: &[String]) -> String {
+pub(super) fn shortened(names: &[String]) -> String {
     const WIDTH: usize = 60;
     let mut line = String::new();
     for (at, name) in names.iter().enumerate() {

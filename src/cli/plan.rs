@@ -1,0 +1,94 @@
+//! `plan`.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use super::args::{CommitArgs, LayerArgs, LogArgs};
+use super::build::FormatName;
+use super::previous::PlanArgs;
+use super::print_result;
+use super::source::SourceArgs;
+use crate::layers::FormatVersion;
+use crate::oci::{BaseConfig, Compression};
+use crate::pipeline::{self, CommitOptions, ImageOptions};
+use crate::registry::Destination;
+use crate::report::dry_run_text;
+
+/// Show the layers that 'build' would make, without making them.
+///
+/// For each layer its bytes before compression, its share, the chance that it changes until a client's next pull, and its
+/// components. The layer of the commit, which always changes, is not shown.
+#[derive(Debug, Args)]
+pub struct PlanCommandArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+
+    /// Say to which component a path or a name belongs, by which rule, and where it is put; may be given several times
+    #[arg(long, value_name = "PATH|COMPONENT")]
+    explain: Vec<String>,
+
+    /// Print a JSON description
+    #[arg(long)]
+    json: bool,
+
+    /// Kind of image: an encapsulated OSTree commit, or an ordinary image
+    #[arg(long, value_enum, default_value = "ostree")]
+    format: FormatName,
+
+    #[command(flatten)]
+    layers: LayerArgs,
+
+    #[command(flatten)]
+    plan: PlanArgs,
+
+    #[command(flatten)]
+    commit: CommitArgs,
+
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+impl PlanCommandArgs {
+    /// What is logged.
+    pub fn log(&self) -> &LogArgs {
+        &self.log
+    }
+}
+
+/// Plans and prints.
+pub fn run(args: &PlanCommandArgs) -> Result<()> {
+    args.plan.check()?;
+    args.layers.warn_of_many();
+    let commit = CommitOptions {
+        timestamp: args.commit.timestamp()?,
+        ..CommitOptions::default()
+    };
+    let image = ImageOptions {
+        destination: Destination::Stdout { tag: None },
+        format: args.format.format(&args.layers, FormatVersion::V2),
+        max_layers: args.layers.max_layers,
+        previous: args.plan.previous()?,
+        compression: Compression::None,
+        base: BaseConfig::default(),
+        labels: Vec::new(),
+        copied_metadata: Vec::new(),
+        optional_metadata: Vec::new(),
+        annotations: BTreeMap::new(),
+        cmd: None,
+        platform: None,
+        bootc: false,
+        admin_dir: args.layers.admindir.clone(),
+        created_by: String::new(),
+        threads: args.layers.threads(),
+    };
+    let opened = args.source.open(args.layers.admindir.as_ref())?;
+    let progress = args.log.progress();
+    let plan = pipeline::dry_run(&opened.rootfs, &commit, &image, &args.explain, &progress)?;
+    args.plan.write(&plan.plan)?;
+    print_result(&match args.json {
+        true => serde_json::to_string_pretty(&plan).context("describing the plan")? + "\n",
+        false => dry_run_text(&plan),
+    })
+}

@@ -1,0 +1,262 @@
+//! Images and plans, for a person.
+
+use std::fmt::Write;
+
+use super::summary::{human_size, shortened};
+use crate::pipeline::{Difference, DryRun, Explained, FetchedLayer, Inspected};
+
+/// How many packages or layers are listed before the rest is only counted.
+const LISTED: usize = 40;
+
+/// The layers that a build would make, and what is explained.
+pub fn dry_run_text(plan: &DryRun) -> String {
+    let total: u64 = plan.layers.iter().map(|layer| layer.size).sum();
+    let mut text = String::from("layer      size  share  chance  components\n");
+    for (at, layer) in plan.layers.iter().enumerate() {
+        line(
+            &mut text,
+            at,
+            layer.size,
+            total,
+            Some(layer.chance),
+            &layer.components,
+        );
+    }
+    // Writing to a String cannot fail, here and below.
+    let _ = writeln!(
+        text,
+        "{} layers, {}; about {} expected for the next update; {} packages; commit {}",
+        plan.layers.len(),
+        human_size(total),
+        human_size(plan.expected_bytes as u64),
+        plan.packages,
+        plan.commit
+    );
+    plan.explained
+        .iter()
+        .for_each(|explained| explain(&mut text, explained));
+    text
+}
+
+fn explain(text: &mut String, explained: &Explained) {
+    let Explained {
+        what,
+        component,
+        rule,
+        layer,
+        size,
+        chance,
+        cause,
+        with,
+    } = explained;
+    let _ = writeln!(text, "\n{what}");
+    let _ = writeln!(
+        text,
+        "  component  {component} ({}), by {rule}",
+        human_size(*size)
+    );
+    let _ = writeln!(
+        text,
+        "  chance     {chance:.3} to change until the next pull"
+    );
+    if let Some(cause) = cause {
+        let _ = writeln!(
+            text,
+            "  changes    together with what shares the cause '{cause}'"
+        );
+    }
+    match layer {
+        Some(layer) if with.is_empty() => {
+            let _ = writeln!(text, "  layer      {layer}, alone");
+        }
+        Some(layer) => {
+            let _ = writeln!(text, "  layer      {layer}, with {}", shortened(with));
+        }
+        None => {
+            let _ = writeln!(text, "  layer      none: it has no content");
+        }
+    }
+}
+
+fn line(
+    text: &mut String,
+    at: usize,
+    size: u64,
+    total: u64,
+    chance: Option<f64>,
+    components: &[String],
+) {
+    let share = 100.0 * size as f64 / total.max(1) as f64;
+    let chance = chance.map_or_else(|| "-".to_owned(), |chance| format!("{chance:.3}"));
+    let components = shortened(components);
+    let _ = writeln!(
+        text,
+        "{at:>5}  {:>8}  {share:>4.1}%  {chance:>6}  {components}",
+        human_size(size)
+    );
+}
+
+/// What an image tells of itself; with `packages` also those.
+pub fn inspected_text(image: &Inspected, packages: bool) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "digest        {}", image.digest);
+    let _ = writeln!(
+        text,
+        "created       {}",
+        image.created.as_deref().unwrap_or("unknown")
+    );
+    let _ = writeln!(text, "architecture  {}", image.architecture);
+    let kind = if image.encapsulated {
+        "an encapsulated commit"
+    } else {
+        "an ordinary image"
+    };
+    match &image.commit {
+        Some(commit) => {
+            let _ = writeln!(text, "commit        {commit} ({kind})");
+        }
+        None => {
+            let _ = writeln!(text, "commit        none ({kind})");
+        }
+    }
+    let _ = writeln!(text, "packages      {}", image.packages.len());
+    let total: u64 = image.layers.iter().map(|layer| layer.size).sum();
+    let expected: f64 = image
+        .layers
+        .iter()
+        .map(|layer| layer.size as f64 * layer.chance.unwrap_or(1.0))
+        .sum();
+    let _ = writeln!(
+        text,
+        "layers        {}, {}",
+        image.layers.len(),
+        human_size(total)
+    );
+    if image.layers.iter().any(|layer| layer.chance.is_some()) {
+        let _ = writeln!(
+            text,
+            "update        about {} expected",
+            human_size(expected as u64)
+        );
+    }
+    let _ = writeln!(text, "\nlayer      size  share  chance  components");
+    for (at, layer) in image.layers.iter().enumerate() {
+        line(
+            &mut text,
+            at,
+            layer.size,
+            total,
+            layer.chance,
+            &layer.components,
+        );
+    }
+    if packages {
+        text.push('\n');
+        for package in &image.packages {
+            let _ = writeln!(
+                text,
+                "{}:{} {} ({})",
+                package.name, package.architecture, package.version, package.source
+            );
+        }
+    }
+    text
+}
+
+/// What is new in an image, and what it costs.
+pub fn difference_text(difference: &Difference) -> String {
+    let mut text = String::new();
+    if difference.is_none() {
+        return format!("the same image, {}\n", difference.new);
+    }
+    let (added, removed, changed) = (&difference.added, &difference.removed, &difference.changed);
+    let _ = writeln!(
+        text,
+        "packages  {} added, {} removed, {} changed",
+        added.len(),
+        removed.len(),
+        changed.len()
+    );
+    listed(
+        &mut text,
+        added
+            .iter()
+            .map(|package| format!("  + {} {}", package.name, package.version)),
+    );
+    listed(
+        &mut text,
+        removed
+            .iter()
+            .map(|package| format!("  - {} {}", package.name, package.version)),
+    );
+    listed(
+        &mut text,
+        changed
+            .iter()
+            .map(|p| format!("  ~ {} {} -> {}", p.name, p.from, p.to)),
+    );
+    let total = difference.bytes_kept + difference.bytes_fetched;
+    let _ = writeln!(
+        text,
+        "layers    {} kept ({}), {} fetched: {} of {}, {:.1} %",
+        difference.layers_kept,
+        human_size(difference.bytes_kept),
+        difference.fetched.len(),
+        human_size(difference.bytes_fetched),
+        human_size(total),
+        100.0 * difference.bytes_fetched as f64 / total.max(1) as f64
+    );
+    for layer in &difference.fetched {
+        let _ = writeln!(
+            text,
+            "{:>5}  {:>8}  {}",
+            layer.layer,
+            human_size(layer.size),
+            why(layer)
+        );
+        for file in &layer.files {
+            let time = if file.only_time {
+                ", another time only"
+            } else {
+                ""
+            };
+            let _ = writeln!(
+                text,
+                "                   /{} ({}{time})",
+                file.path,
+                human_size(file.size)
+            );
+        }
+    }
+    text
+}
+
+/// Why a layer is fetched, and what comes along.
+fn why(layer: &FetchedLayer) -> String {
+    let mut why = match (layer.components.as_slice(), layer.updated.as_slice()) {
+        ([], _) => "(the commit, or not ours)".to_owned(),
+        (components, []) => format!(
+            "{}: no package of it has changed, but",
+            shortened(components)
+        ),
+        (_, updated) => shortened(updated),
+    };
+    if layer.unchanged_bytes > 0 {
+        let _ = write!(
+            why,
+            " ({} unchanged come along)",
+            human_size(layer.unchanged_bytes)
+        );
+    }
+    why
+}
+
+fn listed(text: &mut String, lines: impl ExactSizeIterator<Item = String>) {
+    let more = lines.len().saturating_sub(LISTED);
+    for line in lines.take(LISTED) {
+        let _ = writeln!(text, "{line}");
+    }
+    if more > 0 {
+        let _ = writeln!(text, "    and {more} more");
+    }
+}
