@@ -102,16 +102,14 @@ pub fn inspect(reference: &Reference, access: &Access) -> Result<InspectedImage>
 
 fn read(image: &Image) -> Result<InspectedImage> {
     let mut reader = ImageReader::default();
-    for at in 0..image.layers().len() {
+    for (at, (descriptor, _)) in image.layers().iter().enumerate() {
         reader.layer = at;
-        let mut layer = image.open_layer(at)?;
-        let mut tar = TarReader::new(&mut layer);
-        let read = reader
-            .read(&mut tar)
-            .with_context(|| format!("reading layer {at}"));
-        drop(tar);
-        read?;
-        layer.finish()?;
+        let mut read = || -> Result<()> {
+            let mut layer = image.open_layer(at)?;
+            reader.read(&mut TarReader::new(&mut layer))?;
+            layer.finish()
+        };
+        read().with_context(|| format!("reading layer {at}, {}", descriptor.digest.to_digest()))?;
     }
     let labels = &image.config.labels;
     let commit = labels.get(labels::COMMIT);

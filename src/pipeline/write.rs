@@ -211,11 +211,7 @@ impl LayerWriter<'_> {
             ..self.source
         };
         let mut hasher = Sha256::new();
-        write!(
-            hasher,
-            "{WRITER} {:?} {:?}\n",
-            self.format, self.compression
-        )?;
+        writeln!(hasher, "{WRITER} {:?} {:?}", self.format, self.compression)?;
         Ok(Checksum::finish(self.write(job, source, hasher, buffer)?))
     }
 

@@ -140,15 +140,15 @@ pub fn inspected_text(image: &Inspected, packages: bool) -> String {
         );
     }
     let _ = writeln!(text, "\nlayer      size  share  chance  components");
+    let commit = ["(the commit)".to_owned()];
     for (at, layer) in image.layers.iter().enumerate() {
-        line(
-            &mut text,
-            at,
-            layer.size,
-            total,
-            layer.chance,
-            &layer.components,
-        );
+        let is_commit = image.encapsulated && at == 0 && layer.components.is_empty();
+        let components = if is_commit {
+            &commit[..]
+        } else {
+            &layer.components
+        };
+        line(&mut text, at, layer.size, total, layer.chance, components);
     }
     if packages {
         text.push('\n');

@@ -138,6 +138,7 @@ mod tests {
             uncompressed_size: 0,
             chance: 0.0,
             components: Vec::new(),
+            taken_over: false,
         };
         let old = [("a".to_owned(), 10), ("b".to_owned(), 2000)];
         let text = comparison(&old, &[layer("a", 10), layer("c", 30)]);

@@ -1,0 +1,345 @@
+//! What `inspect` and `diff` read out of images, and what `plan` says that `build` then does.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::*;
+use serde_json::Value;
+
+/// Three packages, and files that nobody owns; `version` is that of one package and its files.
+fn system(dir: &Path, name: &str, version: &str, note: &str) -> Rootfs {
+    let rootfs = Rootfs::new(dir.join(name));
+    rootfs.file("usr/bin/a", vec![b'a'; 90_000]);
+    rootfs.file("usr/bin/b", format!("b {version}").repeat(9_000));
+    rootfs.file("usr/bin/c", vec![b'c'; 50_000]);
+    rootfs.file("opt/note", note.repeat(4000));
+    rootfs.packages(&[
+        ("a", "a", "1.0-1", &["usr/bin/a"]),
+        ("b", "source-b", version, &["usr/bin/b"]),
+        ("c", "c", "3:2-1+b1", &["usr/bin/c"]),
+    ]);
+    rootfs.settle();
+    rootfs
+}
+
+fn build(rootfs: &Rootfs, out: &Path, more: &[&str]) -> String {
+    let layout = format!("oci:{}", out.display());
+    let arguments = [
+        "build",
+        "-q",
+        "--rootfs",
+        rootfs.str(),
+        "-o",
+        &layout,
+        "--timestamp",
+        "1700000000",
+    ];
+    run(&[&arguments[..], more].concat());
+    layout
+}
+
+fn json(arguments: &[&str]) -> Value {
+    serde_json::from_str(&run(&[arguments, &["--json"]].concat())).unwrap()
+}
+
+const FORMATS: [&[&str]; 4] = [
+    &["--format", "ostree"],
+    &[
+        "--format",
+        "ostree",
+        "--format-version",
+        "1",
+        "--compression",
+        "gzip",
+    ],
+    &["--format", "plain", "--compression", "zstd"],
+    &["--format", "ostree", "--max-layers", "1"],
+];
+
+#[test]
+fn an_image_tells_its_packages_and_layers() {
+    let dir = scratch();
+    let rootfs = system(dir.path(), "rootfs", "2-1", "x");
+    for format in FORMATS {
+        let layout = build(&rootfs, &dir.path().join("out"), format);
+        let told = json(&["inspect", &layout]);
+        let packages = told["packages"].as_array().unwrap();
+        let names: Vec<&str> = packages
+            .iter()
+            .map(|p| p["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, ["a", "b", "c"], "{format:?}");
+        assert_eq!(packages[1]["source"], "source-b");
+        assert_eq!(packages[2]["version"], "3:2-1+b1");
+        assert_eq!(told["encapsulated"], format[1] == "ostree");
+        assert_eq!(told["commit"].as_str().unwrap().len(), 64);
+        let layers = told["layers"].as_array().unwrap();
+        let files: u64 = layers
+            .iter()
+            .map(|layer| layer["files"].as_u64().unwrap())
+            .sum();
+        // usr/bin/a, b, c, opt/note, status, and three lists.
+        assert_eq!(files, 8, "{format:?}: {told}");
+        let text = run(&["inspect", &layout, "--packages"]);
+        assert!(
+            text.contains("source-b") && text.contains("packages      3"),
+            "{text}"
+        );
+        let archive = dir.path().join("archive.tar");
+        let archive = format!("oci-archive:{}", archive.display());
+        run(&["build", "-q", "--rootfs", rootfs.str(), "-o", &archive]);
+        assert_eq!(json(&["inspect", &archive])["packages"], told["packages"]);
+    }
+}
+
+#[test]
+fn derived_layers_replace_and_remove() {
+    let dir = scratch();
+    let status = |version: &str| {
+        format!(
+            "Package: a\nStatus: install ok installed\nArchitecture: all\nVersion: {version}\n\n"
+        )
+    };
+    let (old, new) = (status("1"), status("2"));
+    let mut lower = Tar::default();
+    lower.add("var/lib/dpkg/status", What::File(old.as_bytes()));
+    lower
+        .add("usr/gone/x", What::File(b"x"))
+        .add("usr/hidden/y", What::File(b"y"))
+        .add("usr/stays", What::File(b"z"));
+    let mut upper = Tar::default();
+    upper
+        .add("var/lib/dpkg/status", What::File(new.as_bytes()))
+        .add("usr/.wh.gone", What::File(b""));
+    upper
+        .add("usr/hidden/.wh..wh..opq", What::File(b""))
+        .add("usr/hidden/new", What::File(b"n"));
+    upper.add("usr/link", What::Link("stays"));
+    let layout = dir.path().join("derived");
+    ImageWriter::plain(vec![lower.end(), upper.end()]).write(&layout);
+    let layout = format!("oci:{}", layout.display());
+    let told = json(&["inspect", &layout]);
+    assert_eq!(told["packages"][0]["version"], "2");
+    let files: Vec<u64> = [0, 1]
+        .map(|at| told["layers"][at]["files"].as_u64().unwrap())
+        .to_vec();
+    assert_eq!(
+        files,
+        [1, 3],
+        "usr/stays; status, usr/hidden/new and usr/link"
+    );
+    assert_eq!(told["commit"], Value::Null);
+}
+
+#[test]
+fn a_difference_names_what_is_updated_and_what_is_not() {
+    let dir = scratch();
+    let old = system(dir.path(), "old", "2-1", "x");
+    let new = system(dir.path(), "new", "2-1+deb12u1", "y");
+    for format in &FORMATS[..3] {
+        let (a, b) = (
+            build(&old, &dir.path().join("a"), format),
+            build(&new, &dir.path().join("b"), format),
+        );
+        let told = json(&["diff", &a, &b]);
+        assert_eq!(told["added"], Value::Array(Vec::new()));
+        assert_eq!(told["changed"].as_array().unwrap().len(), 1);
+        assert_eq!(told["changed"][0]["to"], "2-1+deb12u1");
+        let fetched = told["fetched"].as_array().unwrap();
+        let of = |name: &str| {
+            let has = |layer: &&Value| {
+                layer["components"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .any(|c| c == name)
+            };
+            fetched
+                .iter()
+                .find(has)
+                .unwrap_or_else(|| panic!("{name} is not fetched: {told}"))
+        };
+        assert_eq!(of("source-b")["updated"], serde_json::json!(["source-b"]));
+        let rest = of("rest/files");
+        assert_eq!(rest["updated"], serde_json::json!([]));
+        assert_eq!(rest["files"][0]["path"], "opt/note");
+        assert!(
+            !fetched
+                .iter()
+                .any(|layer| layer["components"] == serde_json::json!(["a"])),
+            "{told}"
+        );
+        let bytes: u64 = fetched
+            .iter()
+            .map(|layer| layer["size"].as_u64().unwrap())
+            .sum();
+        assert_eq!(told["bytes_fetched"], bytes);
+        let text = run(&["diff", &a, &b]);
+        assert!(
+            text.contains("~ b 2-1 -> 2-1+deb12u1") && text.contains("/opt/note"),
+            "{text}"
+        );
+        assert_eq!(
+            helper()
+                .args(["diff", &a, &b, "--exit-code"])
+                .output()
+                .unwrap()
+                .status
+                .code(),
+            Some(3)
+        );
+        let same = helper()
+            .args(["diff", &a, &a, "--exit-code"])
+            .output()
+            .unwrap();
+        assert!(same.status.success());
+        assert!(
+            String::from_utf8(same.stdout)
+                .unwrap()
+                .contains("the same image")
+        );
+    }
+}
+
+#[test]
+fn packages_come_and_go() {
+    let dir = scratch();
+    let old = system(dir.path(), "old", "1", "x");
+    let new = Rootfs::new(dir.path().join("new"));
+    new.file("usr/bin/a", vec![b'a'; 90_000])
+        .file("usr/bin/d", "d");
+    new.packages(&[
+        ("a", "a", "1.0-1", &["usr/bin/a"]),
+        ("d", "d", "1", &["usr/bin/d"]),
+    ])
+    .settle();
+    let (a, b) = (
+        build(&old, &dir.path().join("a"), &[]),
+        build(&new, &dir.path().join("b"), &[]),
+    );
+    let told = json(&["diff", &a, &b]);
+    let names = |field: &str| -> Vec<String> {
+        let list = told[field].as_array().unwrap().iter();
+        list.map(|package| package["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        (names("added"), names("removed")),
+        (vec!["d".into()], vec!["b".into(), "c".into()])
+    );
+}
+
+#[test]
+fn a_damaged_image_is_an_error_that_names_it() {
+    let dir = scratch();
+    let rootfs = system(dir.path(), "rootfs", "1", "x");
+    let layout = build(&rootfs, &dir.path().join("out"), &[]);
+    let digest = json(&["inspect", &layout])["layers"][1]["digest"]
+        .as_str()
+        .unwrap()
+        .replace("sha256:", "");
+    let blob = dir.path().join("out/blobs/sha256").join(&digest);
+    let mut bytes = fs::read(&blob).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&blob, bytes).unwrap();
+    let said = fail(1, &["inspect", &layout]);
+    assert!(said.contains(&digest) && said.contains("out"), "{said}");
+    assert!(fail(1, &["inspect", "oci:/no/such"]).contains("/no/such"));
+}
+
+#[test]
+fn a_plan_is_what_the_build_then_does() {
+    let dir = scratch();
+    let rootfs = system(dir.path(), "rootfs", "1", "x");
+    for format in FORMATS {
+        let flags: Vec<&str> = format
+            .iter()
+            .copied()
+            .filter(|flag| !["--compression", "gzip", "zstd"].contains(flag))
+            .collect();
+        let planned = json(&[&["plan", "--rootfs", rootfs.str()], &flags[..]].concat());
+        let out = dir.path().join("out");
+        let built = json(
+            &[
+                &[
+                    "build",
+                    "-q",
+                    "--rootfs",
+                    rootfs.str(),
+                    "-o",
+                    &format!("oci:{}", out.display()),
+                ],
+                &flags[..],
+            ]
+            .concat(),
+        );
+        assert_eq!(planned["commit"], built["commit"]);
+        let components = |report: &Value| -> Vec<Value> {
+            let layers = report["layers"].as_array().unwrap().iter();
+            layers
+                .map(|layer| layer["components"].clone())
+                .filter(|names| names != &serde_json::json!([]))
+                .collect()
+        };
+        if format.contains(&"1") && format.contains(&"--max-layers") {
+            // All is in the layer of the commit.
+            assert_eq!(built["layers"].as_array().unwrap().len(), 1);
+        } else {
+            assert_eq!(components(&planned), components(&built), "{format:?}");
+        }
+    }
+}
+
+#[test]
+fn a_plan_explains() {
+    let dir = scratch();
+    let rootfs = system(dir.path(), "rootfs", "1", "x");
+    let explain = |what: &str| {
+        json(&["plan", "--rootfs", rootfs.str(), "--explain", what])["explained"][0].clone()
+    };
+    let path = explain("/usr/bin/b");
+    assert_eq!(path["component"], "source-b");
+    assert!(
+        path["rule"].as_str().unwrap().contains("source package"),
+        "{path}"
+    );
+    assert_eq!(explain("source-b")["component"], "source-b");
+    let state = explain("/var/lib/dpkg/status");
+    assert!(
+        state["rule"].as_str().unwrap().contains("state/packages"),
+        "{state}"
+    );
+    let text = run(&["plan", "--rootfs", rootfs.str(), "--explain", "/opt/note"]);
+    assert!(
+        text.contains("rest/files") && text.contains("chance"),
+        "{text}"
+    );
+    let said = fail(
+        1,
+        &["plan", "--rootfs", rootfs.str(), "--explain", "/no/such"],
+    );
+    assert!(said.contains("/no/such"), "{said}");
+    let plan = dir.path().join("plan.json");
+    run(&[
+        "plan",
+        "--rootfs",
+        rootfs.str(),
+        "--write-plan",
+        plan.to_str().unwrap(),
+    ]);
+    let again = json(&[
+        "plan",
+        "--rootfs",
+        rootfs.str(),
+        "--plan",
+        plan.to_str().unwrap(),
+    ]);
+    assert_eq!(
+        again["layers"],
+        json(&["plan", "--rootfs", rootfs.str()])["layers"]
+    );
+}
