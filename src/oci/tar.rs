@@ -1,5 +1,5 @@
-//! The tar dialect of all our layers: GNU headers, `L` and `K` records for long names and links,
-//! PAX records for extended attributes only, integer times, numeric owners. Readers disagree
+//! The tar dialect of all our layers: GNU headers, POSIX ones for names that their `prefix` makes fit, `L` and `K` records
+//! for longer names and links, PAX records for extended attributes only, integer times, numeric owners. Readers disagree
 //! about everything else (libostree under `LC_ALL=C` fails on a PAX path that is not ASCII).
 
 use std::io::{self, Read, Write};
@@ -11,6 +11,12 @@ use tar::{EntryType, Header};
 const BLOCK: u64 = 512;
 /// Bytes of a name or link that fit in a header.
 const SHORT: usize = 100;
+/// Bytes of the field `prefix` of a POSIX header.
+const PREFIX: usize = 155;
+/// What a field of eleven octal digits cannot hold any more.
+const SMALL: u64 = 1 << 33;
+/// What a field of seven cannot.
+const SMALL_ID: u32 = 1 << 21;
 /// The name GNU tar gives to `L` and `K` records.
 const LONG_LINK: &str = "././@LongLink";
 /// The name of PAX records.
@@ -167,12 +173,29 @@ impl<W: Write> TarWriter<W> {
             let link = [link.as_bytes(), b"\0"].concat();
             self.record(EntryType::GNULongLink, LONG_LINK, &link)?;
         }
-        if name.len() > SHORT {
-            let name = [name.as_bytes(), b"\0"].concat();
-            self.record(EntryType::GNULongName, LONG_LINK, &name)?;
-        }
-        let mut header = Header::new_gnu();
-        set_text(&mut header.as_old_mut().name, &name);
+        let is_posix = link.len() <= SHORT
+            && size.max(member.mtime) < SMALL
+            && member.uid.max(member.gid) < SMALL_ID;
+        let split = if is_posix { split_name(&name) } else { None };
+        let mut header = match split {
+            Some((prefix, rest)) => {
+                let mut header = Header::new_ustar();
+                if let Some(ustar) = header.as_ustar_mut() {
+                    ustar.prefix[..prefix.len()].copy_from_slice(prefix.as_bytes());
+                }
+                set_text(&mut header.as_old_mut().name, rest);
+                header
+            }
+            None => {
+                if name.len() > SHORT {
+                    let name = [name.as_bytes(), b"\0"].concat();
+                    self.record(EntryType::GNULongName, LONG_LINK, &name)?;
+                }
+                let mut header = Header::new_gnu();
+                set_text(&mut header.as_old_mut().name, &name);
+                header
+            }
+        };
         set_text(&mut header.as_old_mut().linkname, link);
         header.set_entry_type(kind);
         header.set_size(size);
@@ -206,6 +229,23 @@ impl<W: Write> TarWriter<W> {
         let padding = size.next_multiple_of(BLOCK) - size;
         self.out.write_all(&[0; BLOCK as usize][..padding as usize])
     }
+}
+
+/// Splits a name that is too long for its field in two, the first for the field `prefix` of a POSIX header
+/// (pax(1), "ustar Interchange Format"): all readers know it, and it saves two blocks for each object of a
+/// repository. Not for names that are not ASCII, of which POSIX says nothing.
+fn split_name(name: &str) -> Option<(&str, &str)> {
+    if name.len() <= SHORT || !name.is_ascii() {
+        return None;
+    }
+    // The slash between both is in neither; one at the end belongs to a directory's name.
+    let body = name.strip_suffix('/').unwrap_or(name);
+    let mut slashes = body
+        .char_indices()
+        .filter(|(_, c)| *c == '/')
+        .map(|(at, _)| at);
+    let at = slashes.find(|at| name.len() - at - 1 <= SHORT)?;
+    (0 < at && at <= PREFIX).then(|| (&name[..at], &name[at + 1..]))
 }
 
 /// Fills a field with as much of `text` as fits: a longer one stands in a record as well.
@@ -330,6 +370,82 @@ mod tests {
                     meta
                 ),
             ]
+        );
+    }
+
+    #[test]
+    fn names_of_every_length_are_read_again() {
+        let part = "0123456789".repeat(30);
+        let mut names = Vec::new();
+        for (directory, name) in [
+            (1, 98),
+            (1, 99),
+            (50, 60),
+            (99, 100),
+            (154, 100),
+            (155, 100),
+            (156, 100),
+            (155, 101),
+            (20, 200),
+            (200, 20),
+            (0, 120),
+        ] {
+            let slash = if directory > 0 { "/" } else { "" };
+            names.push(format!("{}{slash}{}", &part[..directory], &part[..name]));
+        }
+        names.push(format!("{}/{}", "grün".repeat(20), &part[..40]));
+        names.push(format!("a/b/{}/c/{}", &part[..60], &part[..60]));
+        for name in &names {
+            for (uid, mtime) in [(0, 0), (3_000_000, 0), (0, 1 << 33), (0, (1 << 33) - 1)] {
+                for kind in [
+                    MemberKind::Regular(0),
+                    MemberKind::Directory,
+                    MemberKind::Symlink("x"),
+                    MemberKind::HardLink(&part),
+                ] {
+                    let mut writer = TarWriter::new(Vec::new());
+                    let member = Member {
+                        uid,
+                        gid: 0,
+                        mtime,
+                        kind,
+                        ..file(name, 0)
+                    };
+                    writer.append(&member, &[]).unwrap();
+                    let bytes = writer.finish().unwrap();
+                    let mut archive = tar::Archive::new(bytes.as_slice());
+                    let entry = archive.entries().unwrap().next().unwrap().unwrap();
+                    let read = String::from_utf8(entry.path_bytes().to_vec()).unwrap();
+                    assert_eq!(read.trim_end_matches('/'), name);
+                    let header = entry.header();
+                    assert_eq!(
+                        (header.uid().unwrap(), header.mtime().unwrap()),
+                        (uid.into(), mtime)
+                    );
+                    let is_posix = header.as_ustar().is_some();
+                    let fits = uid < 1 << 21
+                        && mtime < 1 << 33
+                        && !matches!(kind, MemberKind::HardLink(_));
+                    assert!(!is_posix || fits && name.len() > 98, "{name}");
+                }
+            }
+        }
+        let object = format!(
+            "sysroot/ostree/repo/objects/{}/{}.file-xattrs-link",
+            &part[..2],
+            &part[..62]
+        );
+        let mut writer = TarWriter::new(Vec::new());
+        let member = Member {
+            uid: 0,
+            gid: 0,
+            ..file(&object, 0)
+        };
+        writer.append(&member, &[]).unwrap();
+        assert_eq!(
+            writer.finish().unwrap().len(),
+            3 * 512,
+            "one block, and two at the end"
         );
     }
 
