@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 
 mod chance;
+mod changelog;
 mod diversions;
 mod owned;
 mod package;
@@ -22,7 +23,8 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use chance::{change_chance, update_of};
+pub use chance::{change_chance, rolling_chance, update_of};
+pub use changelog::upload_interval;
 use diversions::Diversions;
 use status::Packages;
 
