@@ -2,7 +2,6 @@
 //! hints that a user left, the package state, dpkg, named rules for what packages generate,
 //! then big files, and one component for the rest. Large sources have several components.
 
-mod evidence;
 mod files;
 mod packages;
 mod parts;
@@ -15,7 +14,6 @@ use anyhow::Result;
 use crate::dpkg::{self, Database, Package};
 use crate::tree::{EntryId, Hint, Tree};
 
-use evidence::Evidence;
 pub use files::TreeFiles;
 use parts::SourceParts;
 
@@ -82,7 +80,7 @@ impl Ownership {
         let mut making = Making::default();
         let hints = making.hints(tree);
         let claims: Vec<Claimed> = tree.ids().map(|id| view.claim(id)).collect();
-        let sources = Sources::of(installed, &Evidence::of(files)?)?;
+        let sources = Sources::of(installed);
         // Only what was unpacked: an update does not spare what is made anew on every system.
         let unpacked = |id: EntryId| match (&claims[id.index()], hints[id.index()]) {
             (
@@ -149,27 +147,28 @@ struct Sources {
 }
 
 impl Sources {
-    fn of(installed: &[Package], evidence: &Evidence<'_>) -> Result<Self> {
+    fn of(installed: &[Package]) -> Self {
         let mut sources = Self {
             of_package: Vec::with_capacity(installed.len()),
             components: Vec::new(),
         };
         let mut known: HashMap<&str, u32> = HashMap::new();
         for package in installed {
+            let chance = dpkg::change_chance(&package.source, &package.source_version);
             let next = sources.components.len() as u32;
             let source = *known.entry(&package.source).or_insert(next);
             if source == next {
                 sources.components.push(Component {
                     name: package.source.clone(),
-                    chance: 0.0,
+                    chance,
                     cause: Some(dpkg::update_of(&package.source).to_owned()),
                 });
             }
             let component = &mut sources.components[source as usize];
-            component.chance = component.chance.max(evidence.chance(package)?);
+            component.chance = component.chance.max(chance);
             sources.of_package.push(source);
         }
-        Ok(sources)
+        sources
     }
 }
 

@@ -65,28 +65,6 @@ pub fn change_chance(source: &str, version: &str) -> f64 {
     }
 }
 
-/// The steps of [`rolling_chance`]: coarse, so that one upload more does not move a source to another layer.
-const STEPS: [f64; 5] = [BASE, 0.06, 0.2, 0.4, CAP];
-/// The days from one pull to the next.
-const PULL_DAYS: f64 = 30.0;
-
-/// The chance, 0.02 to 0.6, that a source of testing or unstable is another version at the next pull: uploads come every
-/// `interval` days on average ([`super::upload_interval`]); with none, or where the name says more, by name.
-#[must_use]
-pub fn rolling_chance(source: &str, interval: Option<f64>) -> f64 {
-    let Some(days) = interval.filter(|days| *days > 0.0) else {
-        return prior(source);
-    };
-    // Uploads that know nothing of each other.
-    let chance = 1.0 - (-PULL_DAYS / days).exp();
-    let distance = |step: &f64| (step.ln() - chance.max(BASE).ln()).abs();
-    let step = STEPS
-        .iter()
-        .copied()
-        .min_by(|a, b| distance(a).total_cmp(&distance(b)));
-    step.unwrap_or(BASE).max(prior(source))
-}
-
 /// What updates `source`: the source itself, or for a signed build of another one (`linux-signed-amd64`, which follows
 /// each `linux`) that other.
 #[must_use]
@@ -235,26 +213,6 @@ mod tests {
             assert!(chances.is_sorted());
             chances.dedup();
             assert!(chances.len() <= 2, "{source}: {chances:?}");
-        }
-    }
-
-    #[test]
-    fn uploads_that_come_often_are_likely() {
-        for (source, interval, chance) in [
-            ("hostname", None, 0.02),
-            ("hostname", Some(2000.0), 0.02),
-            ("hostname", Some(400.0), 0.06),
-            ("hostname", Some(120.0), 0.2),
-            ("hostname", Some(50.0), 0.4),
-            ("hostname", Some(1.0), 0.6),
-            ("linux", Some(2000.0), 0.6),
-            ("hostname", Some(f64::NAN), 0.02),
-        ] {
-            let found = rolling_chance(source, interval);
-            assert!(
-                (found - chance).abs() < 1e-9,
-                "{source} {interval:?}: {found}"
-            );
         }
     }
 

@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 
 mod chance;
-mod changelog;
 mod diversions;
 mod owned;
 mod package;
@@ -23,8 +22,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use chance::{change_chance, rolling_chance, update_of};
-pub use changelog::upload_interval;
+pub use chance::{change_chance, update_of};
 use diversions::Diversions;
 use status::Packages;
 
