@@ -168,6 +168,39 @@ fn a_layer_is_not_taken_over_when_anything_about_it_is_different() {
 }
 
 #[test]
+fn the_previous_image_may_be_what_is_replaced() {
+    let dir = scratch();
+    let (old, new) = (system(dir.path(), None, 6), system(dir.path(), Some(3), 6));
+    let out = dir.path().join("out");
+    let previous = format!("oci:{}", out.display());
+    build(&old, &out, &[]);
+    let report = build(&new, &out, &["--previous", &previous]);
+    assert!(taken(&report).contains(&true) && taken(&report).contains(&false));
+    // Every blob is there, and those of the old image are not.
+    let image = read_image(&out);
+    let blobs = image.manifest["layers"].as_array().unwrap().len() + 2;
+    assert_eq!(names(&out.join("blobs/sha256")).len(), blobs);
+    let tagged = format!("{}:new", previous);
+    let again = run(&[
+        "build",
+        "-q",
+        "--json",
+        "--rootfs",
+        new.str(),
+        "-o",
+        &tagged,
+        "--previous",
+        &previous,
+        "--max-layers",
+        "8",
+        "--timestamp",
+        "1700000000",
+    ]);
+    let again: Value = serde_json::from_str(&again).unwrap();
+    assert_eq!(again["digest"], report["digest"]);
+}
+
+#[test]
 fn a_damaged_or_exchanged_layer_is_written_anew() {
     let dir = scratch();
     let rootfs = system(dir.path(), None, 6);

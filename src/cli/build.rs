@@ -5,10 +5,10 @@ use camino::Utf8PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::args::{self, CommitArgs, ConfigArgs, LayerArgs, LogArgs, ResultArgs, usage};
+use super::image::image_options;
 use super::previous::PlanArgs;
 use super::source::{BaseConfigArgs, SourceArgs};
 use crate::layers::FormatVersion;
-use crate::oci::BaseConfig;
 use crate::pipeline::{self, CommitOptions, Format, ImageOptions, StoreOptions};
 use crate::registry::Destination;
 
@@ -77,11 +77,20 @@ pub enum FormatName {
 }
 
 impl FormatName {
-    /// With the version that is asked for, where nothing else is said `usual`.
-    pub fn format(self, layers: &LayerArgs, usual: FormatVersion) -> Format {
+    /// With the version that is asked for, where nothing else is said `usual`. Whether the image is to carry a signed commit.
+    pub fn format(
+        self,
+        layers: &LayerArgs,
+        usual: FormatVersion,
+        is_signed: bool,
+    ) -> Result<Format> {
         match self {
-            Self::Plain => Format::Plain,
-            Self::Ostree => Format::Ostree(layers.version(usual)),
+            Self::Plain if is_signed => Err(usage(
+                "--sign-commit: a plain image carries no commit to sign; use --format ostree"
+                    .into(),
+            )),
+            Self::Plain => Ok(Format::Plain),
+            Self::Ostree => Ok(Format::Ostree(layers.version(usual))),
         }
     }
 }
@@ -122,31 +131,12 @@ pub fn run(args: &BuildArgs) -> Result<()> {
 
 fn image(args: &BuildArgs) -> Result<ImageOptions> {
     let destination = args::tagged(&args.output, args.tag.as_ref())?;
-    let format = match args.format {
-        FormatName::Plain if !args.commit.sign_commits.is_empty() && args.repo.is_none() => {
-            return Err(usage(
-                "--sign-commit: a plain image carries no commit to sign; use --format ostree"
-                    .into(),
-            ));
-        }
-        name => name.format(&args.layers, FormatVersion::V2),
-    };
+    let signs_image = !args.commit.sign_commits.is_empty() && args.repo.is_none();
+    let format = args
+        .format
+        .format(&args.layers, FormatVersion::V2, signs_image)?;
     Ok(ImageOptions {
-        compression: args.layers.compression(&destination)?,
-        destination,
-        format,
-        max_layers: args.layers.max_layers,
         previous: args.plan.previous()?,
-        base: BaseConfig::default(),
-        labels: args.image.labels.clone(),
-        copied_metadata: Vec::new(),
-        optional_metadata: Vec::new(),
-        annotations: args.image.annotations(),
-        cmd: args.image.cmd(),
-        platform: args.image.arch.clone(),
-        bootc: false,
-        admin_dir: args.layers.admindir.clone(),
-        created_by: "apt-ostree-helper build".into(),
-        threads: args.layers.threads(),
+        ..image_options("build", destination, format, &args.layers, &args.image)?
     })
 }

@@ -4,9 +4,9 @@ use anyhow::Result;
 use clap::Args;
 
 use super::args::{self, CommitArgs, ConfigArgs, LayerArgs, LogArgs, ResultArgs};
+use super::image::image_options;
 use super::source::SourceArgs;
 use crate::layers::FormatVersion;
-use crate::oci::BaseConfig;
 use crate::pipeline::{self, CommitOptions, Format, ImageOptions, Previous};
 use crate::registry::{Access, Destination, Reference};
 
@@ -88,22 +88,11 @@ fn image(args: &BuildChunkedOciArgs) -> Result<ImageOptions> {
             Reference::of_destination(&destination).and_then(|at| Previous::of_destination(&at))
         }
     };
+    let format = Format::Ostree(args.layers.version(FormatVersion::V1));
+    let command = "compose build-chunked-oci";
     Ok(ImageOptions {
-        compression: args.layers.compression(&destination)?,
-        destination,
-        format: Format::Ostree(args.layers.version(FormatVersion::V1)),
-        max_layers: args.layers.max_layers,
         previous,
-        base: BaseConfig::default(),
-        labels: args.image.labels.clone(),
-        copied_metadata: Vec::new(),
-        optional_metadata: Vec::new(),
-        annotations: args.image.annotations(),
-        cmd: args.image.cmd(),
-        platform: args.image.arch.clone(),
         bootc: args.bootc,
-        admin_dir: args.layers.admindir.clone(),
-        created_by: "apt-ostree-helper compose build-chunked-oci".into(),
-        threads: args.layers.threads(),
+        ..image_options(command, destination, format, &args.layers, &args.image)?
     })
 }

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::args::{self, CommitArgs, ConfigArgs, FilterArgs, LayerArgs, LogArgs, ResultArgs};
 use super::build::FormatName;
+use super::image::image_options;
 use super::previous::PlanArgs;
 use super::source::BackendArgs;
 use crate::layers::FormatVersion;
@@ -95,8 +96,18 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
     args.plan.check()?;
     args.layers.warn_of_many();
     let destination = args::tagged(&args.output, args.tag.as_ref())?;
-    let format = args.format.format(&args.layers, FormatVersion::V2);
-    let compression = args.layers.compression(&destination)?;
+    let is_signed = !args.commit.sign_commits.is_empty();
+    let format = args
+        .format
+        .format(&args.layers, FormatVersion::V2, is_signed)?;
+    let command = "compose build-image";
+    let image = image_options(
+        command,
+        destination.clone(),
+        format,
+        &args.layers,
+        &args.image,
+    )?;
     let timestamp = args.commit.timestamp()?;
     let previous = args.plan.previous()?;
     let backends = args.backend.enter()?;
@@ -125,22 +136,10 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
         ..CommitOptions::default()
     };
     let image = ImageOptions {
-        compression,
-        destination: destination.clone(),
-        format,
-        max_layers: args.layers.max_layers,
         previous,
         base,
-        labels: args.image.labels.clone(),
-        copied_metadata: Vec::new(),
-        optional_metadata: Vec::new(),
-        annotations: args.image.annotations(),
-        cmd: args.image.cmd(),
-        platform: args.image.arch.clone(),
         bootc: args.bootc,
-        admin_dir: args.layers.admindir.clone(),
-        created_by: "apt-ostree-helper compose build-image".into(),
-        threads: args.layers.threads(),
+        ..image
     };
     let built = pipeline::build(&opened.rootfs, &commit, image, &args.result.log.progress())?;
     args.plan.write(&built.plan)?;

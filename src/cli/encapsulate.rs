@@ -5,6 +5,7 @@ use camino::Utf8PathBuf;
 use clap::Args;
 
 use super::args::{self, ConfigArgs, LayerArgs, LogArgs, ResultArgs, check_parent, read_config};
+use super::image::image_options;
 use super::{previous, say};
 use crate::layers::FormatVersion;
 use crate::oci::BaseConfig;
@@ -103,11 +104,8 @@ pub fn run(args: &EncapsulateArgs, usual: FormatVersion) -> Result<()> {
 
 fn image(args: &EncapsulateArgs, usual: FormatVersion) -> Result<ImageOptions> {
     let destination = args::tagged(&args.destination, args.tag.as_ref())?;
+    let format = Format::Ostree(args.layers.version(usual));
     Ok(ImageOptions {
-        compression: args.layers.compression(&destination)?,
-        destination,
-        format: Format::Ostree(args.layers.version(usual)),
-        max_layers: args.layers.max_layers,
         previous: match &args.previous_build_manifest {
             Some(file) => Previous::of_manifest_file(file)?,
             None => None,
@@ -120,16 +118,15 @@ fn image(args: &EncapsulateArgs, usual: FormatVersion) -> Result<ImageOptions> {
             })?,
             None => BaseConfig::default(),
         },
-        labels: args.image.labels.clone(),
         copied_metadata: args.copied_metadata.clone(),
         optional_metadata: args.optional_metadata.clone(),
-        annotations: args.image.annotations(),
-        cmd: args.image.cmd(),
-        platform: args.image.arch.clone(),
-        bootc: false,
-        admin_dir: args.layers.admindir.clone(),
-        created_by: "apt-ostree-helper encapsulate".into(),
-        threads: args.layers.threads(),
+        ..image_options(
+            "encapsulate",
+            destination,
+            format,
+            &args.layers,
+            &args.image,
+        )?
     })
 }
 

@@ -7,6 +7,7 @@ mod build_image;
 mod commit;
 mod encapsulate;
 mod generate;
+mod image;
 mod import;
 mod inspect;
 mod mount;

@@ -67,7 +67,7 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
     };
     let image = ImageOptions {
         destination: Destination::Stdout { tag: None },
-        format: args.format.format(&args.layers, FormatVersion::V2),
+        format: args.format.format(&args.layers, FormatVersion::V2, false)?,
         max_layers: args.layers.max_layers,
         previous: args.plan.previous()?,
         compression: Compression::None,

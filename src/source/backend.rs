@@ -1,263 +1,18 @@
-//! podman and buildah: how each is called, described once.
+//! The calls of a backend, and what is made of their answers.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::Path;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Error, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
 
+use super::description::Kind;
 use crate::process::Call;
-use crate::tree::is_mount_point;
 
-/// The time that a call may take which does not fetch or build anything.
-pub const USUAL_LIMIT: Duration = Duration::from_secs(300);
 /// When a signal ends us, so long a mount that is being made is waited for: ended halfway, nobody
 /// knows whether it is counted.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What keeps images and containers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// podman(1).
-    Podman,
-    /// buildah(1).
-    Buildah,
-}
-
-/// How a program is called. `{image}`, `{name}` (of a container) and `{file}` stand for what a call is about.
-struct Description {
-    program: &'static str,
-    inspect_image: &'static [&'static str],
-    inspect_container: &'static [&'static str],
-    /// Where the image's id is in what `inspect_image` prints (a JSON pointer, RFC 6901).
-    image_id: &'static str,
-    /// Where the image's whole config is, as text.
-    whole_config: Option<&'static str>,
-    /// Where the id of a container's image is, if the config is to be taken from there.
-    image_of_container: Option<&'static str>,
-    pull: &'static [&'static str],
-    pull_layout: &'static [&'static str],
-    tag: &'static [&'static str],
-    build: &'static [&'static str],
-    /// Mounts an image read-only and counts it; only what can be undone is here.
-    mount_image: Option<&'static [&'static str]>,
-    unmount_image: &'static [&'static str],
-    /// Prints the ids of the images that are mounted.
-    mounted_images: &'static [&'static str],
-    create: &'static [&'static str],
-    /// Whether that runs the ONBUILD instructions of an image, which changes what is in it.
-    create_runs_onbuild: bool,
-    mount: &'static [&'static str],
-    unmount: &'static [&'static str],
-    remove: &'static [&'static str],
-    /// Prints the names of all containers that it can see, a line each.
-    list: &'static [&'static str],
-    /// Prints what is mounted.
-    mounted_containers: &'static [&'static str],
-    /// Where each of these names the container, and its mount.
-    container_at: [&'static str; 2],
-    info: &'static [&'static str],
-    /// Where the storage and its driver are in what `info` prints.
-    storage: [&'static str; 2],
-    unshare: &'static [&'static str],
-}
-
-static PODMAN: Description = Description {
-    program: "podman",
-    inspect_image: &["image", "inspect", "{image}"],
-    inspect_container: &["container", "inspect", "{name}"],
-    image_id: "/0/Id",
-    whole_config: None,
-    image_of_container: Some("/0/Image"),
-    pull: &["pull", "--quiet", "{image}"],
-    pull_layout: &["pull", "--quiet", "{file}"],
-    tag: &["tag", "{image}", "{name}"],
-    build: &["build", "--iidfile={file}"],
-    mount_image: Some(&["image", "mount", "{image}"]),
-    unmount_image: &["image", "umount", "{image}"],
-    mounted_images: &["image", "mount", "--format", "json"],
-    // The command is never run; images without one cannot be created without it.
-    create: &[
-        "create",
-        "--pull=never",
-        "--network=none",
-        "--label=apt-ostree-helper={name}",
-        "--name={name}",
-        "{image}",
-        "apt-ostree-helper",
-    ],
-    create_runs_onbuild: false,
-    mount: &["mount", "{name}"],
-    unmount: &["umount", "{name}"],
-    remove: &["rm", "--force", "{name}"],
-    list: &["ps", "--all", "--external", "--format", "{{.Names}}"],
-    mounted_containers: &["mount", "--format", "json"],
-    container_at: ["/Names/0", "/mountpoint"],
-    info: &["info", "--format", "json"],
-    storage: ["/store/graphRoot", "/store/graphDriverName"],
-    unshare: &["unshare"],
-};
-
-static BUILDAH: Description = Description {
-    program: "buildah",
-    inspect_image: &["inspect", "--type", "image", "{image}"],
-    inspect_container: &["inspect", "--type", "container", "{name}"],
-    image_id: "/FromImageID",
-    whole_config: Some("/Config"),
-    // What `buildah config` has set is in the container.
-    image_of_container: None,
-    pull: &["pull", "--quiet", "{image}"],
-    pull_layout: &["pull", "--quiet", "{file}"],
-    tag: &["tag", "{image}", "{name}"],
-    build: &["build", "--iidfile={file}"],
-    mount_image: None,
-    unmount_image: &[],
-    mounted_images: &[],
-    create: &["from", "--pull=never", "--name={name}", "{image}"],
-    create_runs_onbuild: true,
-    mount: &["mount", "{name}"],
-    unmount: &["umount", "{name}"],
-    remove: &["rm", "{name}"],
-    list: &["containers", "--format", "{{.ContainerName}}"],
-    mounted_containers: &["mount", "--json"],
-    container_at: ["/container", "/mountPoint"],
-    info: &["info"],
-    storage: ["/store/GraphRoot", "/store/GraphDriverName"],
-    unshare: &["unshare"],
-};
-
-impl Kind {
-    /// Both, in the order of preference outside of containers.
-    pub const ALL: [Self; 2] = [Self::Podman, Self::Buildah];
-
-    fn description(self) -> &'static Description {
-        match self {
-            Self::Podman => &PODMAN,
-            Self::Buildah => &BUILDAH,
-        }
-    }
-
-    /// The program's name.
-    pub fn program(self) -> &'static str {
-        self.description().program
-    }
-
-    fn is_installed(self) -> bool {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).any(|dir| is_executable(&dir.join(self.program())))
-    }
-}
-
-fn is_executable(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.program())
-    }
-}
-
-/// Which backend is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Choice {
-    /// Whichever is there.
-    #[default]
-    Auto,
-    /// This one.
-    Only(Kind),
-}
-
-impl FromStr for Choice {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "auto" | "" => Ok(Self::Auto),
-            "podman" => Ok(Self::Only(Kind::Podman)),
-            "buildah" => Ok(Self::Only(Kind::Buildah)),
-            _ => bail!("'{text}' is no backend: use podman, buildah or auto"),
-        }
-    }
-}
-
-/// The backends that can be used, and how.
-#[derive(Debug, Clone)]
-pub struct Backends {
-    kinds: Vec<Kind>,
-    limit: Duration,
-}
-
-impl Backends {
-    /// Finds what is there.
-    ///
-    /// # Errors
-    /// When the one that is wanted is not there, or none is.
-    pub fn detect(choice: Choice, limit: Duration) -> Result<Self> {
-        let kinds = match choice {
-            Choice::Only(kind) if kind.is_installed() => vec![kind],
-            Choice::Only(kind) => bail!(
-                "{kind} is not on the PATH: install the package {kind} (apt-get install {kind}), or choose another with --backend"
-            ),
-            Choice::Auto => {
-                let mut kinds = Kind::ALL.to_vec();
-                // A podman in a container would migrate the database of the host's, which then
-                // no longer knows its containers; buildah has none.
-                if shares_storage() {
-                    kinds.retain(|kind| *kind == Kind::Buildah);
-                }
-                kinds.retain(|kind| kind.is_installed());
-                kinds
-            }
-        };
-        if kinds.is_empty() {
-            if shares_storage() && Kind::Podman.is_installed() {
-                bail!(
-                    "podman is not used on storage that is mounted into a container, unless --backend podman says so: it can make a podman outside lose its containers; install the package buildah (apt-get install buildah)"
-                );
-            }
-            bail!(
-                "neither podman nor buildah is on the PATH, and one of them is needed for images and containers: install the package podman or buildah (apt-get install podman), or give a directory with --rootfs"
-            );
-        }
-        Ok(Self { kinds, limit })
-    }
-
-    /// The preferred one.
-    pub fn first(&self) -> Backend {
-        self.like(self.kinds.first().copied().unwrap_or(Kind::Podman))
-    }
-
-    /// One of that kind, whether it is there or not.
-    pub fn like(&self, kind: Kind) -> Backend {
-        Backend {
-            kind,
-            limit: self.limit,
-            environment: BTreeMap::new(),
-        }
-    }
-
-    /// All, the preferred first.
-    pub fn all(&self) -> impl Iterator<Item = Backend> + '_ {
-        self.kinds.iter().map(|kind| self.like(*kind))
-    }
-}
-
-/// Whether this is a container (podman, buildah and docker leave a file that says so) to which a storage of images
-/// is bound that may be another podman's.
-fn shares_storage() -> bool {
-    const MARKS: [&str; 2] = ["/run/.containerenv", "/.dockerenv"];
-    const STORAGE: [&str; 2] = ["/var/lib/containers", "/var/lib/containers/storage"];
-    MARKS.iter().any(|file| Path::new(file).exists())
-        && STORAGE
-            .iter()
-            .any(|path| is_mount_point(Utf8Path::new(path)))
-}
 
 /// One backend, and how long its calls may take.
 #[derive(Debug, Clone)]
@@ -285,6 +40,15 @@ pub struct Inspected {
 }
 
 impl Backend {
+    /// One of that kind, whether it is there or not.
+    pub fn new(kind: Kind, limit: Duration) -> Self {
+        Self {
+            kind,
+            limit,
+            environment: BTreeMap::new(),
+        }
+    }
+
     /// The same with less time.
     pub fn within(&self, limit: Duration) -> Self {
         Self {
@@ -666,31 +430,14 @@ mod tests {
 
     #[test]
     fn calls_are_filled_in() {
-        let backends = Backends {
-            kinds: Vec::new(),
-            limit: USUAL_LIMIT,
-        };
-        let call = backends
-            .like(Kind::Podman)
-            .create("c1", "img")
-            .unwrap()
-            .name();
+        let backend = |kind| Backend::new(kind, Duration::from_secs(1));
+        let call = backend(Kind::Podman).create("c1", "img").unwrap().name();
         assert!(
             call.contains("--name=c1") && call.ends_with("img apt-ostree-helper"),
             "{call}"
         );
-        let call = backends.like(Kind::Buildah).mount("c1").name();
+        let call = backend(Kind::Buildah).mount("c1").name();
         assert_eq!(call, "buildah mount c1");
-    }
-
-    #[test]
-    fn backends_are_named() {
-        assert_eq!(
-            "podman".parse::<Choice>().unwrap(),
-            Choice::Only(Kind::Podman)
-        );
-        assert_eq!("auto".parse::<Choice>().unwrap(), Choice::Auto);
-        assert!("docker".parse::<Choice>().is_err());
     }
 
     #[test]

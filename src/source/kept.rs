@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::backend::{Backend, Backends};
+use super::backend::Backend;
+use super::choice::Backends;
 use super::mount::{TEMPORARY, path_in, remove, unmount};
 use super::record::Counted;
 use super::{find_container, find_image};

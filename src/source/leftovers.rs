@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use super::backend::{Backend, Backends};
+use super::backend::Backend;
+use super::choice::Backends;
 use super::mount::{TEMPORARY, remove, unmount};
 use super::record::{Counted, Record};
 use super::working;

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, ensure};
 use camino::Utf8PathBuf;
 
-use super::backend::{Backend, Backends};
+use super::backend::Backend;
+use super::choice::Backends;
 use super::mount::warn_of_leftover;
 use super::working;
 use crate::oci::Stage;

@@ -2,6 +2,8 @@
 //! and buildah. What is mounted or started for a job is undone with it.
 
 mod backend;
+mod choice;
+mod description;
 mod kept;
 mod leftovers;
 mod made;
@@ -14,7 +16,7 @@ mod working;
 use anyhow::{Context, Result, anyhow};
 use camino::Utf8Path;
 
-pub use backend::{Backends, Choice, USUAL_LIMIT};
+pub use choice::{Backends, Choice, USUAL_LIMIT};
 pub use kept::{keep_container, keep_image, release};
 pub use leftovers::{Leftovers, remove_leftovers};
 pub use made::{BuildOptions, build};

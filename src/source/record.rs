@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
-use super::backend::{Kind, storage_environment};
+use super::backend::storage_environment;
+use super::description::Kind;
 use super::is_in_user_namespace;
 use crate::process::Owner;
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use camino::Utf8Path;
 
-use super::backend::{Backends, Choice, USUAL_LIMIT};
+use super::choice::{Backends, Choice, USUAL_LIMIT};
 use crate::process::Call;
 
 /// Takes the image of the layout at `path` into the storage, under a whole name:

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use super::backend::{Backend, Backends};
+use super::backend::Backend;
+use super::choice::Backends;
 use crate::oci::Stage;
 use crate::undo::{self, Undo};
 

@@ -1,0 +1,37 @@
+//! The options of an image that every command which makes one has.
+
+use anyhow::Result;
+
+use super::args::{ConfigArgs, LayerArgs};
+use crate::oci::BaseConfig;
+use crate::pipeline::{Format, ImageOptions};
+use crate::registry::Destination;
+
+/// The options of a job; `command` is the one that is given, for the image's history. What a command has of its own is
+/// to be added.
+pub fn image_options(
+    command: &str,
+    destination: Destination,
+    format: Format,
+    layers: &LayerArgs,
+    config: &ConfigArgs,
+) -> Result<ImageOptions> {
+    Ok(ImageOptions {
+        compression: layers.compression(&destination)?,
+        destination,
+        format,
+        max_layers: layers.max_layers,
+        previous: None,
+        base: BaseConfig::default(),
+        labels: config.labels.clone(),
+        copied_metadata: Vec::new(),
+        optional_metadata: Vec::new(),
+        annotations: config.annotations(),
+        cmd: config.cmd(),
+        platform: config.arch.clone(),
+        bootc: false,
+        admin_dir: layers.admindir.clone(),
+        created_by: format!("apt-ostree-helper {command}"),
+        threads: layers.threads(),
+    })
+}
