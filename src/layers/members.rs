@@ -117,17 +117,18 @@ impl<'a, W: Write> LayerArchive<'a, W> {
         if size == 0 {
             return self.tar.append(&member, &xattrs);
         }
+        let context = || format!("writing /{} to a layer", tree.path(id));
         if let Some(objects) = names {
-            return self
-                .tar
-                .append_named(&member, &xattrs, objects.checksum(id).as_bytes());
+            let name = objects.checksum(id);
+            let named = self.tar.append_named(&member, &xattrs, name.as_bytes());
+            return named.with_context(context);
         }
         let mut content = contents.open(tree, id)?;
         self.tar
             .append_content(&member, &xattrs, &mut content, self.buffer, &|read| {
                 progress.advance(read)
             })
-            .with_context(|| format!("writing /{} to a layer", tree.path(id)))
+            .with_context(context)
     }
 
     fn member<'m>(&self, id: EntryId, path: &'m str, kind: MemberKind<'m>) -> Member<'m> {
