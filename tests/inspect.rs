@@ -313,6 +313,14 @@ fn a_plan_explains() {
         state["rule"].as_str().unwrap().contains("state/packages"),
         "{state}"
     );
+    rootfs
+        .file("opt/app/lib/x", "x")
+        .file("usr/local/lib/node_modules/@a/b/index.js", "b");
+    assert_eq!(explain("/opt/app/lib/x")["component"], "local/opt/app");
+    assert_eq!(
+        explain("/usr/local/lib/node_modules/@a/b/index.js")["component"],
+        "npm/@a/b"
+    );
     let text = run(&["plan", "--rootfs", rootfs.str(), "--explain", "/opt/note"]);
     assert!(
         text.contains("rest/files") && text.contains("chance"),

@@ -2,6 +2,7 @@
 //! hints that a user left, the package state, dpkg, named rules for what packages generate,
 //! then big files, and one component for the rest. Large sources have several components.
 
+mod by_hand;
 mod files;
 mod packages;
 mod parts;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use camino::Utf8Path;
 
+use super::by_hand::installed_by_hand;
 use super::{Claim, Claimed, Component};
 use crate::dpkg::{self, Database, Package};
 use crate::tree::{EntryId, Kind, Tree};
@@ -60,6 +61,7 @@ const GENERATED: [(&str, &str, f64); 9] = [
 /// of four of all others.
 const INITRAMFS_CHANCE: f64 = 0.7;
 const STATE_CHANCE: f64 = 1.0;
+const BY_HAND_CHANCE: f64 = 0.2;
 const BIG_FILE_CHANCE: f64 = 0.3;
 const REST_CHANCE: f64 = 0.7;
 
@@ -98,6 +100,16 @@ impl<'a> View<'a> {
         }
         if let Some(owner) = self.generated(id, &path).or_else(|| self.link(id)) {
             return Claimed { owner, made: true };
+        }
+        let by_hand = match self.tree.entry(id).kind {
+            Kind::Directory => None,
+            _ => installed_by_hand(&path),
+        };
+        if let Some(name) = by_hand {
+            return Claimed {
+                owner: own(name, BY_HAND_CHANCE),
+                made: false,
+            };
         }
         let owner = match self.tree.entry(id).size {
             BIG_FILE.. => own(format!("big/{path}"), BIG_FILE_CHANCE),
