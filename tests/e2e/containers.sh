@@ -202,7 +202,17 @@ flow_storage() {
     equal "build-chunked-oci --from" 1 "$(label localhost/aoh-out containers.bootc)"
     nothing_left "$driver, containers-storage:"
     podman rmi localhost/aoh-out >/dev/null
+    # What is known is stored in no time.
     podman image prune --force >/dev/null
+    start_job "$helper" build -q --from "$base" --max-layers 4 -o containers-storage:aoh-out
+    until_running 'skopeo .*aoh-out'
+    kill -TERM "$job"
+    local status=0
+    wait "$job" || status=$?
+    equal "$driver: SIGTERM while the image is stored" 143 "$status"
+    equal "skopeo is gone" '' "$(pgrep -f 'skopeo .*aoh-out' || true)"
+    holds "there is no half image" not podman image exists localhost/aoh-out:latest
+    nothing_left "$driver, SIGTERM while storing"
 }
 
 write_context() {
