@@ -364,3 +364,48 @@ fn equal_links_of_two_packages_are_in_two_layers() {
     assert_ne!(layer_of("usr/one/link"), layer_of("usr/two/link"));
     assert_eq!(differences(&apply(&image), &wanted(&rootfs.path, true)), "");
 }
+
+#[test]
+fn a_plain_image_has_the_times_that_tell_something() {
+    let dir = scratch();
+    let rootfs = Rootfs::new(dir.path().join("rootfs"));
+    let untold = [
+        "etc/locale.gen",
+        "etc/pam.d/common-auth",
+        "var/cache/debconf/templates.dat",
+        "var/log/x",
+        "var/lib/made",
+    ];
+    let told = [
+        "etc/owned.conf",
+        "usr/bin/owned",
+        "usr/bin/own",
+        "opt/app/x",
+        "srv/data",
+    ];
+    for path in untold.iter().chain(&told) {
+        rootfs.file(path, path);
+    }
+    rootfs
+        .packages(&[("p", "p", "1", &["etc/owned.conf", "usr/bin/owned"])])
+        .settle();
+    build_layout(dir.path(), &rootfs, &["--format", "plain"]);
+    let members: Vec<Member> = read_image(&dir.path().join("out"))
+        .layers
+        .into_iter()
+        .flatten()
+        .collect();
+    let mtime = |path: &str| {
+        members
+            .iter()
+            .find(|member| member.path == path)
+            .unwrap()
+            .mtime
+    };
+    for path in untold {
+        assert_eq!(mtime(path), 0, "{path}");
+    }
+    for path in told {
+        assert_eq!(mtime(path), MTIME as u64, "{path}");
+    }
+}

@@ -95,8 +95,11 @@ impl<'a> View<'a> {
         if let Some(owner) = self.package_record(&path) {
             return Claimed { owner, made: true };
         }
-        if let Some(owner) = self.package(id).or_else(|| self.state(&path)) {
+        if let Some(owner) = self.package(id) {
             return Claimed { owner, made: false };
+        }
+        if let Some(owner) = self.state(&path) {
+            return Claimed { owner, made: true };
         }
         if let Some(owner) = self.generated(id, &path).or_else(|| self.link(id)) {
             return Claimed { owner, made: true };
@@ -115,7 +118,9 @@ impl<'a> View<'a> {
             BIG_FILE.. => own(format!("big/{path}"), BIG_FILE_CHANCE),
             _ => own("rest/files", REST_CHANCE),
         };
-        Claimed { owner, made: false }
+        // Configuration and state that nobody unpacked was written by whatever was installed last.
+        let made = path.starts_with("etc") || path.starts_with("var");
+        Claimed { owner, made }
     }
 
     /// What dpkg keeps of one package, `info/PACKAGE.SUFFIX` or `info/PACKAGE:ARCH.SUFFIX` (dpkg(1)), changes with it.
