@@ -52,6 +52,9 @@ mod tests;
 /// decides about the rest.
 pub const LAYER_COST: u64 = 16 * 1024;
 
+/// From so many layers on a plan leaves one free.
+const MAKES_ROOM: usize = 32;
+
 /// Something that is placed whole: a component, most often a package.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
@@ -101,7 +104,8 @@ impl Plan {
 /// Distributes `items` over at most `max_layers` layers so that [`Plan::expected_bytes`] is small.
 ///
 /// Every item is in exactly one layer and no layer is empty; without items there are no layers.
-/// Fewer layers than allowed are used where one more would not pay. The order of `items` does not
+/// Fewer layers than allowed are used where one more would not pay, and of 32 or more one is left free for what the next image
+/// brings. The order of `items` does not
 /// matter.
 ///
 /// One item more, less or of another size moves few others. A change of chances moves more, so
@@ -115,7 +119,7 @@ impl Plan {
 pub fn plan(items: &[Item], max_layers: NonZeroUsize, previous: Option<&[Vec<String>]>) -> Plan {
     let by_name = indices_by_name(items);
     let parts = Parts::of(by_name.iter().map(|&i| &items[i]));
-    let fresh = fresh::fresh(&parts, max_layers.get());
+    let fresh = fresh::fresh(&parts, max_layers.get() - room(max_layers));
     let homes = previous.map(|layers| {
         let earlier = layer_by_name(layers);
         let home = |&i: &usize| earlier.get(items[i].name.as_str()).copied();
@@ -147,6 +151,12 @@ pub fn plan(items: &[Item], max_layers: NonZeroUsize, previous: Option<&[Vec<Str
     Plan {
         layers: layers.into_iter().map(|(.., layer)| layer).collect(),
     }
+}
+
+/// Layers that a plan without memory leaves free: the next plan then has one for what is new, which else would take a layer
+/// along that clients have. Of a small budget it would be too much.
+fn room(max_layers: NonZeroUsize) -> usize {
+    usize::from(max_layers.get() >= MAKES_ROOM)
 }
 
 fn layer_by_name(layers: &[Vec<String>]) -> HashMap<&str, usize> {
