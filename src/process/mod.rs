@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Error, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
-pub use owner::{Life, OWNER_VARIABLE, Owner, owner_of, processes};
+use owner::OWNER_VARIABLE;
+pub use owner::{Life, Owner, owner_of, processes};
 
 use crate::undo::Undo;
 
@@ -42,7 +43,7 @@ impl Call {
         Self {
             program: program.to_owned(),
             arguments: arguments.into_iter().map(Into::into).collect(),
-            environment: vec![(OWNER_VARIABLE.into(), Owner::this_process().to_string())],
+            environment: vec![(OWNER_VARIABLE.into(), owner::mark())],
             limit: None,
             patience: Duration::ZERO,
             is_shown: false,

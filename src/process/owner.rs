@@ -93,17 +93,28 @@ pub fn processes() -> Vec<u32> {
         .collect()
 }
 
-/// The owner of a program that runs for one, by its environment.
+/// What [`OWNER_VARIABLE`] is for a program that this process starts: the owner, and the session in which both are.
+pub fn mark() -> String {
+    let session = rustix::process::getsid(None).map_or(0, |session| session.as_raw_nonzero().get());
+    format!("{}/{session}", Owner::this_process())
+}
+
+/// The owner of a program that runs for one, by its environment. What such a program has left running for others, in
+/// a session of its own (the process that holds a user's namespaces, the name server of a network), has the same
+/// environment, and is not meant.
 pub fn owner_of(process: u32) -> Option<Owner> {
     let environment = fs::read(format!("/proc/{process}/environ")).ok()?;
     let mut variables = environment.split(|byte| *byte == 0);
-    variables.find_map(|variable| {
+    let (owner, session) = variables.find_map(|variable| {
         let text = std::str::from_utf8(variable).ok()?;
         text.strip_prefix(OWNER_VARIABLE)?
             .strip_prefix('=')?
-            .parse()
-            .ok()
-    })
+            .split_once('/')
+    })?;
+    let is_in_session = fields_of(&process.to_string())?
+        .get(SESSION)
+        .is_some_and(|found| found == session);
+    is_in_session.then(|| owner.parse().ok())?
 }
 
 impl fmt::Display for Owner {
@@ -147,14 +158,24 @@ fn namespace(process: &str) -> Option<u64> {
     text.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
 }
 
+/// Where the fields of proc_pid_stat(5) are that are read, counted from the one after the name (field 3).
+const STATE: usize = 0;
+const SESSION: usize = 3;
+const START: usize = 19;
+
+/// The fields of a process that follow its name, which stands in parentheses and may hold anything.
+fn fields_of(process: &str) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    Some(fields.split_whitespace().map(str::to_owned).collect())
+}
+
 /// When a process was started; none for one that has ended, a zombie too.
 fn start_of(process: &str) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name in parentheses may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    match fields.next()? {
+    let fields = fields_of(process)?;
+    match fields.get(STATE)?.as_str() {
         "Z" | "X" => None,
-        _ => fields.nth(18)?.parse().ok(),
+        _ => fields.get(START)?.parse().ok(),
     }
 }
 
@@ -178,6 +199,31 @@ mod tests {
             ..this.clone()
         };
         assert_eq!(before.life(), Life::Ended, "the machine was started again");
+    }
+
+    #[test]
+    fn what_is_left_running_for_others_is_nobodys() {
+        use std::process::{Command, Stdio};
+        let owner_of_child = |program: &str, arguments: &[&str]| {
+            let mut command = Command::new(program);
+            command
+                .args(arguments)
+                .env(OWNER_VARIABLE, mark())
+                .stdout(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            // Until it is the program.
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            let owner = owner_of(child.id());
+            child.kill().unwrap();
+            child.wait().unwrap();
+            owner
+        };
+        assert_eq!(
+            owner_of_child("sleep", &["30"]).as_ref(),
+            Some(Owner::this_process())
+        );
+        assert_eq!(owner_of_child("setsid", &["sleep", "30"]), None);
+        assert_eq!(owner_of(std::process::id()), None);
     }
 
     #[test]
