@@ -17,10 +17,10 @@ use crate::process::{Life, Owner, owner_of, processes};
 
 /// A program that still runs for a killed process comes to its own end in this time, or is ended.
 const BY_ITSELF: Duration = Duration::from_secs(10);
-/// A temporary directory may not be locked yet by the process that has just made it.
-const NEW: Duration = Duration::from_secs(2);
 /// How long it then has.
 const GRACE: Duration = Duration::from_secs(5);
+/// A temporary directory may not be locked yet by the process that has just made it.
+const NEW: Duration = Duration::from_secs(2);
 
 /// What was found.
 #[derive(Debug, Default)]
