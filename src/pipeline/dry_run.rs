@@ -8,6 +8,7 @@ use super::layer_plan::PlannedLayer;
 use super::planned::Planned;
 use super::system::{Packages, System};
 use super::{CommitOptions, ImageOptions, LayerPlan, RootfsOptions};
+use crate::plan::Item;
 use crate::progress::Progress;
 use crate::tree::{EntryId, Kind};
 
@@ -24,6 +25,8 @@ pub struct DryRun {
     pub expected_bytes: f64,
     /// The layers but for that of the commit.
     pub layers: Vec<DryLayer>,
+    /// What was planned, by name.
+    pub components: Vec<DryComponent>,
     /// The plan, for a file.
     #[serde(skip)]
     pub plan: LayerPlan,
@@ -41,6 +44,19 @@ pub struct DryLayer {
     pub chance: f64,
     /// Its components, sorted.
     pub components: Vec<String>,
+}
+
+/// A component of the plan.
+#[derive(Debug, Serialize)]
+pub struct DryComponent {
+    /// Its name.
+    pub name: String,
+    /// Bytes before compression, about.
+    pub size: u64,
+    /// The chance that it changes until the next pull.
+    pub chance: f64,
+    /// What makes it change together with others.
+    pub cause: Option<String>,
 }
 
 /// Why something is where it is.
@@ -91,6 +107,7 @@ pub fn dry_run(
                 components: components.clone(),
             })
             .collect(),
+        components: components(&planned),
         plan: LayerPlan::new(
             layers()
                 .map(|(layer, components)| PlannedLayer {
@@ -105,6 +122,18 @@ pub fn dry_run(
             .map(|what| explained(what, &system, &packages, &planned))
             .collect::<Result<_>>()?,
     })
+}
+
+fn components(planned: &Planned) -> Vec<DryComponent> {
+    let describe = |item: &Item| DryComponent {
+        name: item.name.clone(),
+        size: item.size,
+        chance: item.chance,
+        cause: item.cause.clone(),
+    };
+    let mut components: Vec<DryComponent> = planned.items.iter().map(describe).collect();
+    components.sort_by(|a, b| a.name.cmp(&b.name));
+    components
 }
 
 fn explained(

@@ -23,7 +23,7 @@
 //! small cases plans are optimal in 95 % or more, at worst 1.05 times the optimum (held by tests). What remains is bent by
 //! intent to what numbers do not say: an exchange has to pay well, layers for splits are set aside
 //! in eighths, and parts of different sources are kept apart, since a plan that depends on
-//! everything changes with everything (`history` plays a year of updates). `kept` is the plan that
+//! everything changes with everything (tests/history.rs plays a year of updates). `kept` is the plan that
 //! follows an earlier one.
 //!
 //! Everything here is a function of its arguments, and of nothing but additions, multiplications,
@@ -33,8 +33,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 
 mod fresh;
-#[cfg(test)]
-mod history;
 mod kept;
 mod layers;
 mod refine;

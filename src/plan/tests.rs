@@ -7,11 +7,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-pub(super) fn layers(max: usize) -> NonZeroUsize {
+fn layers(max: usize) -> NonZeroUsize {
     NonZeroUsize::new(max).unwrap()
 }
 
-pub(super) fn item(name: &str, size: u64, chance: f64) -> Item {
+fn item(name: &str, size: u64, chance: f64) -> Item {
     Item {
         name: name.to_owned(),
         size,
@@ -137,7 +137,7 @@ proptest! {
 }
 
 /// A plan as the next build is given it.
-pub(super) fn remembered(items: &[Item], plan: &Plan) -> Vec<Vec<String>> {
+fn remembered(items: &[Item], plan: &Plan) -> Vec<Vec<String>> {
     let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
     names(items, plan).into_iter().map(owned).collect()
 }
@@ -271,7 +271,7 @@ fn more_items_than_are_planned_exactly() {
 }
 
 /// SplitMix64: the same numbers on every machine.
-pub(super) struct Random(pub(super) u64);
+struct Random(u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -282,19 +282,19 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
     /// In `0..1`.
-    pub(super) fn unit(&mut self) -> f64 {
+    fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
 /// Like a Debian: sizes log-normal from 10 KB to 100 MB, chances from 0.02 to 0.6, and three
 /// components that are in every update (the package database, say).
-pub(super) fn packages(count: usize, seed: u64) -> Vec<Item> {
+fn packages(count: usize, seed: u64) -> Vec<Item> {
     let mut random = Random(seed);
     (0..count)
         .map(|i| {
