@@ -1,5 +1,5 @@
 //! A year of weekly updates, made, of made systems and of real ones: whether plans decay, with memory and without.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod common;
 
@@ -197,6 +197,7 @@ fn a_year(mut system: System, seed: u64) -> (f64, f64) {
     (kept / fresh, forgetful / fresh)
 }
 
+/// Prints what is measured, too: `cargo test --test history -- --nocapture`.
 fn check(name: &str, system: System, seed: u64) {
     let (kept, forgetful) = a_year(system, seed);
     println!("{name}: {kept:.3} times a fresh plan with memory, {forgetful:.3} without");
