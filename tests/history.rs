@@ -1,5 +1,10 @@
 //! A year of weekly updates, made, of made systems and of real ones: whether plans decay, with memory and without.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
 
 mod common;
 
