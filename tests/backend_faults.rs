@@ -739,10 +739,7 @@ echo working >>\"$FAKE/containers\"; echo x >\"$FAKE/reached\"; sleep 600 & wait
     let removed = fake.run(&["umount", "--leftovers"]);
     succeeded(&removed);
     let said = String::from_utf8(removed.stdout).unwrap();
-    assert!(
-        said.contains("container working of a build") && said.contains("process "),
-        "{said}"
-    );
+    assert!(said.contains("container working of a build"), "{said}");
     fake.is_clean("killed");
 }
 

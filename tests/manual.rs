@@ -11,7 +11,7 @@ use std::path::Path;
 use common::{run, scratch};
 
 /// Options of other programs in the texts: podman, buildah, apt-get, cargo.
-const OTHERS: [&str; 25] = [
+const OTHERS: [&str; 28] = [
     "--build-arg",
     "--cache",
     "--config",
@@ -37,6 +37,9 @@ const OTHERS: [&str; 25] = [
     "--versioned-dirs",
     "--help",
     "--rm",
+    "--cap-add",
+    "--privileged",
+    "--security-opt",
 ];
 
 /// Every `--option` in a text.
@@ -54,13 +57,19 @@ fn options(text: &str) -> BTreeSet<String> {
 }
 
 /// Every command that writes something.
-const COMMANDS: [&[&str]; 6] = [
+const COMMANDS: [&[&str]; 12] = [
     &["build"],
     &["commit"],
     &["encapsulate"],
     &["import"],
     &["compose", "container-encapsulate"],
     &["compose", "build-chunked-oci"],
+    &["compose", "build-image"],
+    &["plan"],
+    &["inspect"],
+    &["diff"],
+    &["mount"],
+    &["umount"],
 ];
 
 fn help_of(command: &[&str]) -> String {
