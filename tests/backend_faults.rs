@@ -255,6 +255,30 @@ fn an_image_is_mounted_once_and_unmounted_once() {
     }
 }
 
+/// getsid(2) gives 0 where the session's leader is outside the PID namespace: once a panic.
+#[test]
+fn an_image_is_mounted_where_the_session_is_of_another_pid_namespace() {
+    if !is_root() {
+        return;
+    }
+    let fake = Fake::new(&["podman"]);
+    let build = fake.command(&["build", "--from", "localhost/os", "-o", &fake.layout()]);
+    let mut command = Command::new("/usr/bin/unshare");
+    command
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+        .arg(build.get_program())
+        .args(build.get_args());
+    for (name, value) in build.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    succeeded(&command.output().unwrap());
+    fake.is_clean("a PID namespace");
+    assert_eq!(fake.count("podman image umount"), 1);
+}
+
 #[test]
 fn a_container_is_mounted_and_stays() {
     for program in ["podman", "buildah"] {

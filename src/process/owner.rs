@@ -93,10 +93,14 @@ pub fn processes() -> Vec<u32> {
         .collect()
 }
 
-/// What [`OWNER_VARIABLE`] is for a program that this process starts: the owner, and the session in which both are.
+/// What [`OWNER_VARIABLE`] is for a program that this process starts: the owner, and the session in which both are:
+/// 0 where the session's leader is outside the PID namespace.
 pub fn mark() -> String {
-    let session = rustix::process::getsid(None).map_or(0, |session| session.as_raw_nonzero().get());
-    format!("{}/{session}", Owner::this_process())
+    format!(
+        "{}/{}",
+        Owner::this_process(),
+        session("self").as_deref().unwrap_or("0")
+    )
 }
 
 /// The owner of a program that runs for one, by its environment. What such a program has left running for others, in
@@ -111,10 +115,10 @@ pub fn owner_of(process: u32) -> Option<Owner> {
             .strip_prefix('=')?
             .split_once('/')
     })?;
-    let is_in_session = fields_of(&process.to_string())?
-        .get(SESSION)
-        .is_some_and(|found| found == session);
-    is_in_session.then(|| owner.parse().ok())?
+    match self::session(&process.to_string())? == session {
+        true => owner.parse().ok(),
+        false => None,
+    }
 }
 
 impl fmt::Display for Owner {
@@ -168,6 +172,11 @@ fn fields_of(process: &str) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
     Some(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+/// The number of a process's session.
+fn session(process: &str) -> Option<String> {
+    fields_of(process)?.into_iter().nth(SESSION)
 }
 
 /// When a process was started; none for one that has ended, a zombie too.
