@@ -11,7 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Rootfs, helper, is_root, judged, odd_rootfs, read_image, run, scratch, stderr};
+use common::{
+    BY_ENV, Rootfs, helper, interruptible, is_root, judged, odd_rootfs, read_image, run, scratch,
+    stderr,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 const SIGNALS: [(Signal, i32); 3] = [(Signal::TERM, 15), (Signal::INT, 2), (Signal::HUP, 1)];
@@ -82,20 +85,6 @@ fn wait_for_work(child: &mut Child, dir: &Path) {
         assert!(start.elapsed() < Duration::from_secs(120), "no work seen");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// Starts the program by env(1), so that no signal is ignored because the tests' own parent ignores
-/// it (a shell does so for what it starts in the background).
-const BY_ENV: [&str; 3] = [
-    "env",
-    "--default-signal=HUP,INT,TERM",
-    env!("CARGO_BIN_EXE_apt-ostree-helper"),
-];
-
-fn interruptible() -> Command {
-    let mut command = Command::new(BY_ENV[0]);
-    command.args(&BY_ENV[1..]).env_remove("SOURCE_DATE_EPOCH");
-    command
 }
 
 fn pid(child: &Child) -> Pid {

@@ -22,7 +22,7 @@ use parts::SourceParts;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Component {
     /// The source package's name, or for what no package owns the rule's name with a slash in
-    /// it (which no package name has). A part of a source is `SOURCE:DIRECTORY`. Never with a comma: names are
+    /// it (which no package name has). A part of a source is `SOURCE:PATH`. Never with a comma: names are
     /// joined by them.
     pub name: String,
     /// The chance that it changes between two pulls, 0 to 1.
@@ -104,9 +104,9 @@ impl Ownership {
                 (None, Claim::Package(at)) => {
                     let source = sources.of_package[*at];
                     let whole = &sources.components[source as usize];
-                    match parts.directory(id) {
+                    match parts.part(id) {
                         None => making.component(whole),
-                        Some(directory) => making.part(tree, &parts, source, directory, whole),
+                        Some(part) => making.part(tree, &parts, source, part, whole),
                     }
                 }
             };
@@ -202,19 +202,19 @@ impl Making {
         tree: &Tree,
         parts: &SourceParts,
         source: u32,
-        directory: EntryId,
+        part: EntryId,
         whole: &Component,
     ) -> ComponentId {
-        if let Some(id) = self.parts.get(&(source, directory)) {
+        if let Some(id) = self.parts.get(&(source, part)) {
             return *id;
         }
-        let path = tree.path(directory).as_str().replace(',', "%2C");
+        let path = tree.path(part).as_str().replace(',', "%2C");
         let id = self.component(&Component {
             name: format!("{}:{path}", whole.name),
-            chance: whole.chance * parts.change(source, directory),
+            chance: whole.chance * parts.change(source, part),
             cause: whole.cause.clone(),
         });
-        self.parts.insert((source, directory), id);
+        self.parts.insert((source, part), id);
         id
     }
 

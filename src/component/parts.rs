@@ -1,14 +1,15 @@
-//! The parts of a large source: directories that most of its updates leave as they are.
+//! The parts of a large source: directories and large files that most of its updates leave as they are.
 //!
 //! Debian's builds are reproducible: an update of a source changes its programs, its libraries, what carries its
 //! version, and the few other files that it is about. Counted over three pairs of systems (bookworm and trixie with and
 //! without security and updates, testing against sid): of the files of an updated source, programs and libraries
-//! changed in 68 to 100 % (by bytes), plug-ins (`*.so` outside the library path) in 14 % on stable and all on sid, man
+//! changed in 68 to 100 % (by bytes), plug-ins (`*.so` outside the library path that are not called `lib*`) in 14 % on stable and all on sid, man
 //! pages and changelogs in 70 to 90 %, and headers, modules of script languages, message catalogues and other data in
 //! 0.2 to 2 % on stable, up to 8 % on sid.
 //!
-//! So the directories that hold much of the last kinds are components of their own. What is left, and all of a small
-//! source, is the source's own component.
+//! So the directories that hold much of the last kinds, and single files that are as large, are components of their
+//! own: of two parts of a size, the one of fewer files is spared more often. What is left, and all of a small source, is the
+//! source's own component.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -50,7 +51,7 @@ enum Spared {
 /// The parts of all sources.
 #[derive(Default)]
 pub struct SourceParts {
-    /// For each entry, the directory whose part it is in.
+    /// For each entry, the directory (or large file) whose part it is in.
     of_entry: Vec<Option<EntryId>>,
     counts: HashMap<(u32, EntryId), Counts>,
 }
@@ -71,13 +72,13 @@ impl SourceParts {
             counts: HashMap::new(),
         };
         for (id, source, spared) in candidates {
-            let mut directory = tree.entry(id).parent;
-            while directory != EntryId::ROOT && !chosen.contains(&(source, directory)) {
-                directory = tree.entry(directory).parent;
+            let mut part = id;
+            while part != EntryId::ROOT && !chosen.contains(&(source, part)) {
+                part = tree.entry(part).parent;
             }
-            if directory != EntryId::ROOT {
-                parts.of_entry[id.index()] = Some(directory);
-                let counts = parts.counts.entry((source, directory)).or_default();
+            if part != EntryId::ROOT {
+                parts.of_entry[id.index()] = Some(part);
+                let counts = parts.counts.entry((source, part)).or_default();
                 match spared {
                     Spared::Data => counts.data += 1,
                     Spared::PlugIn => counts.plug_ins += 1,
@@ -87,8 +88,8 @@ impl SourceParts {
         parts
     }
 
-    /// The directory whose part of its source `id` is in.
-    pub fn directory(&self, id: EntryId) -> Option<EntryId> {
+    /// The directory or large file whose part of its source `id` is in.
+    pub fn part(&self, id: EntryId) -> Option<EntryId> {
         self.of_entry[id.index()]
     }
 
@@ -98,10 +99,10 @@ impl SourceParts {
         self.of_entry[id.index()].is_some() && !tree.name(id).ends_with(".py")
     }
 
-    /// The chance that an update of a source changes its part `directory`.
-    pub fn change(&self, source: u32, directory: EntryId) -> f64 {
+    /// The chance that an update of a source changes its part `part`.
+    pub fn change(&self, source: u32, part: EntryId) -> f64 {
         self.counts
-            .get(&(source, directory))
+            .get(&(source, part))
             .map_or(1.0, |counts| counts.change())
     }
 }
@@ -118,28 +119,27 @@ fn large_sources(tree: &Tree, sources: &[Option<u32>]) -> HashSet<u32> {
     large.map(|(source, _)| source).collect()
 }
 
-/// The directories that are parts: from the deepest up, those that have enough left when what is below them has been
+/// The directories and files that are parts: from the deepest up, those that have enough left when what is below them has been
 /// taken out.
 fn chosen(tree: &Tree, candidates: &[(EntryId, u32, Spared)]) -> HashSet<(u32, EntryId)> {
     let mut left: BTreeMap<(EntryId, u32), u64> = BTreeMap::new();
-    let add = |left: &mut BTreeMap<_, u64>, directory, source, size: u64| {
-        let sum = left.entry((directory, source)).or_default();
+    let add = |left: &mut BTreeMap<_, u64>, place, source, size: u64| {
+        let sum = left.entry((place, source)).or_default();
         *sum = sum.saturating_add(size);
     };
     for (id, source, _) in candidates {
-        let entry = tree.entry(*id);
-        add(&mut left, entry.parent, *source, entry.size);
+        add(&mut left, *id, *source, tree.entry(*id).size);
     }
     let mut chosen = HashSet::new();
-    // A directory comes after the one that it is in.
-    while let Some(((directory, source), size)) = left.pop_last() {
-        if directory == EntryId::ROOT {
+    // What is in a directory comes after it.
+    while let Some(((place, source), size)) = left.pop_last() {
+        if place == EntryId::ROOT {
             continue;
         }
         if size >= LEAST_PART {
-            chosen.insert((source, directory));
+            chosen.insert((source, place));
         } else {
-            add(&mut left, tree.entry(directory).parent, source, size);
+            add(&mut left, tree.entry(place).parent, source, size);
         }
     }
     chosen
@@ -155,7 +155,7 @@ fn spared(tree: &Tree, id: EntryId) -> Option<Spared> {
     let name = tree.name(id);
     let path = tree.path(id);
     let path = path.as_str();
-    if name.ends_with(".so") && !is_library_path(path) {
+    if name.ends_with(".so") && !name.starts_with("lib") && !is_library_path(path) {
         return Some(Spared::PlugIn);
     }
     let is_program = entry.permissions() & 0o111 != 0;

@@ -45,10 +45,10 @@ fn fixture(files: &[(&str, &str)]) -> Fixture {
         let hint = text.strip_prefix("component=");
         let metadata = Metadata {
             kind,
-            size: if *text == "BIG" {
-                5 << 20
-            } else {
-                text.len() as u64
+            size: match *text {
+                "BIG" => 5 << 20,
+                "HALF" => 3 << 18,
+                text => text.len() as u64,
             },
             xattrs: hint
                 .map(|hint| (b"user.component".to_vec(), hint.as_bytes().to_vec()))
@@ -195,7 +195,8 @@ fn a_large_source_has_parts_where_updates_spare_it() {
         ("var/lib/dpkg/status", STATUS),
         (
             "var/lib/dpkg/info/libfoo1.list",
-            "/usr/share/foo/data/a\n/usr/share/foo/data/deep/b\n/usr/share/foo/small\n/usr/lib/libfoo.so.1\n\
+            "/usr/share/foo/data/a\n/usr/share/foo/data/deep/b\n/usr/share/foo/data/c\n/usr/share/foo/small\n\
+             /usr/lib/libfoo.so.1\n/usr/lib/foo/libcore.so\n/usr/lib/foo/plug.so\n\
              /usr/share/doc/foo/changelog.gz\n/usr/share/foo/data/link\n",
         ),
         (
@@ -203,21 +204,27 @@ fn a_large_source_has_parts_where_updates_spare_it() {
             "/usr/share/foo/data/other\n",
         ),
         ("usr/share/foo/data/a", "BIG"),
-        ("usr/share/foo/data/deep/b", "x"),
+        ("usr/share/foo/data/deep/b", "HALF"),
+        ("usr/share/foo/data/c", "HALF"),
         ("usr/share/foo/data/link", "-> a"),
         ("usr/share/foo/data/other", "x"),
         ("usr/share/foo/small", "x"),
         ("usr/lib/libfoo.so.1", "BIG"),
+        ("usr/lib/foo/libcore.so", "BIG"),
+        ("usr/lib/foo/plug.so", "BIG"),
         ("usr/share/doc/foo/changelog.gz", "BIG"),
     ]);
     let owners = owners(&fixture);
     for (path, owner) in [
-        ("usr/share/foo/data/a", "foo:usr/share/foo/data"),
+        ("usr/share/foo/data/a", "foo:usr/share/foo/data/a"),
         ("usr/share/foo/data/deep/b", "foo:usr/share/foo/data"),
+        ("usr/share/foo/data/c", "foo:usr/share/foo/data"),
         ("usr/share/foo/data/link", "foo"),
         ("usr/share/foo/data/other", "python3-bar"),
         ("usr/share/foo/small", "foo"),
         ("usr/lib/libfoo.so.1", "foo"),
+        ("usr/lib/foo/libcore.so", "foo"),
+        ("usr/lib/foo/plug.so", "foo:usr/lib/foo/plug.so"),
         ("usr/share/doc/foo/changelog.gz", "foo"),
     ] {
         assert_eq!(owners[path], owner, "{path}");

@@ -40,6 +40,21 @@ pub fn helper() -> Command {
     command
 }
 
+/// Starts the program by env(1), so that no signal is ignored because the tests' own parent ignores
+/// it (a shell does so for what it starts in the background).
+pub const BY_ENV: [&str; 3] = [
+    "/usr/bin/env",
+    "--default-signal=HUP,INT,TERM",
+    env!("CARGO_BIN_EXE_apt-ostree-helper"),
+];
+
+/// [`helper`] for tests that send it signals.
+pub fn interruptible() -> Command {
+    let mut command = Command::new(BY_ENV[0]);
+    command.args(&BY_ENV[1..]).env_remove("SOURCE_DATE_EPOCH");
+    command
+}
+
 /// Runs the program; panics with its messages unless it succeeds. Gives standard output, trimmed.
 pub fn run(arguments: &[&str]) -> String {
     succeed(helper().args(arguments))
