@@ -10,6 +10,10 @@
 //! So the directories that hold much of the last kinds, and single files that are as large, are components of their
 //! own: of two parts of a size, the one of fewer files is spared more often. What is left, and all of a small source, is the
 //! source's own component.
+//!
+//! How much more often follows the 92 parts of updated sources that four pairs of systems have (those and Debian 11 with
+//! and without updates; 32 of them changed): odds of 0.002 for each file of data make what was seen likeliest, and 0.001
+//! to 0.006 are nearly as good, lower on stable, higher on sid.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -20,8 +24,9 @@ const LEAST_PART: u64 = 1 << 20;
 /// A source with less has no parts.
 const LEAST_SOURCE: u64 = 4 << 20;
 
-/// The odds that an update of its source changes a part, for each file of data in it.
-const DATA_ODDS: f64 = 0.015;
+/// The odds that an update of its source changes a part, for each file of data in it. Odds add up, where chances would
+/// multiply.
+const DATA_ODDS: f64 = 0.003;
 /// The same for each plug-in.
 const PLUG_IN_ODDS: f64 = 0.25;
 
@@ -33,8 +38,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// The chance that an update changes any of them. Odds that add up stay below certainty longer than chances that
-    /// multiply: files that an update is about lie together.
+    /// The chance that an update changes any of them.
     fn change(self) -> f64 {
         let odds = DATA_ODDS * f64::from(self.data) + PLUG_IN_ODDS * f64::from(self.plug_ins);
         odds / (1.0 + odds)
@@ -164,10 +168,19 @@ fn spared(tree: &Tree, id: EntryId) -> Option<Spared> {
         .any(|suffix| name.ends_with(suffix))
         || name.contains(".so.")
         || name.contains(".ko.")
-        || path.starts_with("boot/");
+        || path.starts_with("boot/")
+        || path.starts_with("usr/lib/modules/")
+        || path.starts_with("lib/modules/");
     let is_told_of = path.starts_with("usr/share/man/")
         || path.starts_with("usr/share/doc/") && name.to_ascii_lowercase().contains("changelog");
-    (!is_program && !is_binary && !is_told_of).then_some(Spared::Data)
+    (!is_program && !is_binary && !is_told_of && !carries_version(name)).then_some(Spared::Data)
+}
+
+/// Whether a file's name promises what each build of a source says of itself: `version.h`, `patchlevel-debian.h`,
+/// `Config_heavy.pl`, `_sysconfigdata__x86_64-linux-gnu.py`.
+fn carries_version(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or(name).to_ascii_lowercase();
+    stem == "version" || stem.starts_with("patchlevel") || stem.contains("config")
 }
 
 /// Whether a file lies where the dynamic linker looks: `/usr/lib` or `/usr/lib/TRIPLET`, or the same in `/lib`.
@@ -200,6 +213,22 @@ mod tests {
             ("x.so", false),
         ] {
             assert_eq!(is_library_path(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_carries_the_version() {
+        for (name, expected) in [
+            ("version.h", true),
+            ("patchlevel-debian.h", true),
+            ("Config_heavy.pl", true),
+            ("_sysconfigdata__x86_64-linux-gnu.py", true),
+            ("version9.txt", false),
+            ("versions", false),
+            ("handy.h", false),
+            ("", false),
+        ] {
+            assert_eq!(carries_version(name), expected, "{name}");
         }
     }
 }

@@ -197,7 +197,8 @@ fn a_large_source_has_parts_where_updates_spare_it() {
             "var/lib/dpkg/info/libfoo1.list",
             "/usr/share/foo/data/a\n/usr/share/foo/data/deep/b\n/usr/share/foo/data/c\n/usr/share/foo/small\n\
              /usr/lib/libfoo.so.1\n/usr/lib/foo/libcore.so\n/usr/lib/foo/plug.so\n\
-             /usr/share/doc/foo/changelog.gz\n/usr/share/foo/data/link\n",
+             /usr/share/doc/foo/changelog.gz\n/usr/share/foo/data/link\n/usr/share/foo/config.bin\n\
+             /usr/lib/modules/7.2/vmlinuz\n",
         ),
         (
             "var/lib/dpkg/info/python3-bar.list",
@@ -212,6 +213,8 @@ fn a_large_source_has_parts_where_updates_spare_it() {
         ("usr/lib/libfoo.so.1", "BIG"),
         ("usr/lib/foo/libcore.so", "BIG"),
         ("usr/lib/foo/plug.so", "BIG"),
+        ("usr/lib/modules/7.2/vmlinuz", "BIG"),
+        ("usr/share/foo/config.bin", "BIG"),
         ("usr/share/doc/foo/changelog.gz", "BIG"),
     ]);
     let owners = owners(&fixture);
@@ -225,6 +228,8 @@ fn a_large_source_has_parts_where_updates_spare_it() {
         ("usr/lib/libfoo.so.1", "foo"),
         ("usr/lib/foo/libcore.so", "foo"),
         ("usr/lib/foo/plug.so", "foo:usr/lib/foo/plug.so"),
+        ("usr/lib/modules/7.2/vmlinuz", "foo"),
+        ("usr/share/foo/config.bin", "foo"),
         ("usr/share/doc/foo/changelog.gz", "foo"),
     ] {
         assert_eq!(owners[path], owner, "{path}");

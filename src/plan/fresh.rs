@@ -1,6 +1,6 @@
 //! The plan without memory: items of one cause as a whole first, then split where that pays.
 //!
-//! What a source's update leaves alone (`spared`) is known far worse than how often it comes. So
+//! What a source's update leaves alone is known far worse than how often it comes. So
 //! the parts of a source share a layer with each other or, all together, with others, but a part
 //! never lies beside another source's: an estimate that is wrong costs the bytes of its own source,
 //! and spoils nobody else's layer.
@@ -214,7 +214,7 @@ impl Wholes {
             // Cold ones first. Their odds per byte would set large and small ones apart, which the cause, that all
             // have in common, does not.
             let mut order = members.clone();
-            order.sort_by(|&a, &b| parts.list[b].spared.total_cmp(&parts.list[a].spared));
+            order.sort_by(|&a, &b| parts.list[a].odds.total_cmp(&parts.list[b].odds));
             let cuts = Cuts::of(&parts.reordered(&order), MAX_SPLIT.min(max_layers));
             let mut from = 1;
             loop {

@@ -1,7 +1,7 @@
 //! Layers being changed: what each costs, and what it would cost with an item more or less.
 
 use super::fresh::FEW_LAYERS;
-use super::{LAYER_COST, Part, Parts};
+use super::{LAYER_COST, Part, Parts, stay_with_odds};
 
 /// A partition of parts.
 pub(super) struct Layers<'a> {
@@ -158,7 +158,7 @@ impl<'a> Layers<'a> {
             .iter()
             .map(|members| self.parts.stay_of(members.iter().copied()))
             .collect();
-        for (members, outside) in of_cause.iter().zip(products_of_others(&stays)) {
+        for (members, outside) in of_cause.iter().zip(of_others(&stays, 1.0, |a, b| a * b)) {
             let [first, _, ..] = members else {
                 self.others_stay[members[0]] = outside;
                 continue;
@@ -166,9 +166,9 @@ impl<'a> Layers<'a> {
             let chance = list[*first]
                 .cause
                 .map_or(0.0, |cause| self.parts.causes[cause]);
-            let spared: Vec<f64> = members.iter().map(|&at| list[at].spared).collect();
-            for (&at, others) in members.iter().zip(products_of_others(&spared)) {
-                self.others_stay[at] = outside * (1.0 - chance * (1.0 - others));
+            let odds: Vec<f64> = members.iter().map(|&at| list[at].odds).collect();
+            for (&at, others) in members.iter().zip(of_others(&odds, 0.0, |a, b| a + b)) {
+                self.others_stay[at] = outside * stay_with_odds(chance, others);
             }
         }
 
@@ -241,20 +241,21 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// For each factor the product of all others. No quotients, which zeros have not.
-fn products_of_others(factors: &[f64]) -> Vec<f64> {
-    let mut products = Vec::with_capacity(factors.len());
-    let mut before = 1.0;
-    for factor in factors {
-        products.push(before);
-        before *= factor;
+/// For each number all others joined, from `none` on. Nothing is taken back, which zeros and infinite numbers do not
+/// allow.
+fn of_others(numbers: &[f64], none: f64, join: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+    let mut joined = Vec::with_capacity(numbers.len());
+    let mut before = none;
+    for number in numbers {
+        joined.push(before);
+        before = join(before, *number);
     }
-    let mut after = 1.0;
-    for (product, factor) in products.iter_mut().zip(factors).rev() {
-        *product *= after;
-        after *= factor;
+    let mut after = none;
+    for (joined, number) in joined.iter_mut().zip(numbers).rev() {
+        *joined = join(*joined, after);
+        after = join(after, *number);
     }
-    products
+    joined
 }
 
 impl Part {

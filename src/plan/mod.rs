@@ -10,7 +10,10 @@
 //! ```
 //!
 //! where items that share a cause (the parts of one source, a kernel and its initramfs) are one
-//! factor: `1 - C * (1 - product of (1 - chance / C))`, with the chance `C` that the cause occurs.
+//! factor, with the chance `C` that the cause occurs: `1 - C * O / (1 + O)`, where `O` is the sum of
+//! the items' odds to change then, `chance / (C - chance)` each. Odds are added up, and not chances
+//! multiplied, since what an update is about lies together; and two halves of a part are then as
+//! likely to change as the part.
 //!
 //! [`plan`] takes three steps. `runs` finds the best plan among those that cut one particular order
 //! of the items into runs, and `refine` moves and swaps items out of that order where it pays well.
@@ -209,8 +212,8 @@ struct Part {
     stay: f64,
     /// The position in [`Parts::causes`] of what it shares with others.
     cause: Option<usize>,
-    /// The chance that it does not change when its cause occurs.
-    spared: f64,
+    /// The odds that it changes when its cause occurs; infinite when it does for sure.
+    odds: f64,
 }
 
 impl Part {
@@ -219,7 +222,7 @@ impl Part {
             size,
             stay,
             cause: None,
-            spared: 0.0,
+            odds: f64::INFINITY,
         }
     }
 
@@ -269,9 +272,10 @@ impl Parts {
         for part in &mut list {
             if let Some(cause) = part.cause {
                 let chance = causes[cause];
-                part.spared = match chance > 0.0 {
-                    true => 1.0 - (1.0 - part.stay) / chance,
-                    false => 1.0,
+                let change = 1.0 - part.stay;
+                part.odds = match chance > 0.0 {
+                    true => change / (chance - change),
+                    false => 0.0,
                 };
             }
         }
@@ -296,15 +300,20 @@ impl Parts {
     /// The chance that nothing changes in a layer of `members`.
     fn stay_of(&self, members: impl Iterator<Item = usize>) -> f64 {
         let mut stay = 1.0;
-        // By cause, the chance that all its members are spared.
-        let mut spared: BTreeMap<usize, f64> = BTreeMap::new();
+        // By cause, the odds that any of its members changes.
+        let mut odds: BTreeMap<usize, f64> = BTreeMap::new();
         for part in members.map(|at| self.list[at]) {
             match part.cause {
                 None => stay *= part.stay,
-                Some(cause) => *spared.entry(cause).or_insert(1.0) *= part.spared,
+                Some(cause) => *odds.entry(cause).or_insert(0.0) += part.odds,
             }
         }
-        let of_cause = |(cause, all): (usize, f64)| 1.0 - self.causes[cause] * (1.0 - all);
-        stay * spared.into_iter().map(of_cause).product::<f64>()
+        let of_cause = |(cause, odds): (usize, f64)| stay_with_odds(self.causes[cause], odds);
+        stay * odds.into_iter().map(of_cause).product::<f64>()
     }
+}
+
+/// The chance that something does not change whose cause occurs with `chance`, and which then changes with `odds`.
+fn stay_with_odds(chance: f64, odds: f64) -> f64 {
+    1.0 - chance * (1.0 - 1.0 / (1.0 + odds))
 }

@@ -17,7 +17,7 @@
 //! Runs also keep: an item more or less shifts a few cuts by an item or two, and leaves the other
 //! layers alone.
 
-use super::{LAYER_COST, Part, Parts};
+use super::{LAYER_COST, Part, Parts, stay_with_odds};
 
 /// Above this many items neighbours are joined first, since the search below takes (items)^2 *
 /// layers steps.
@@ -194,7 +194,7 @@ fn cut(blocks: &Parts, max_runs: usize) -> (Vec<f64>, Vec<Vec<usize>>) {
 
 /// In row `to` the cost of the runs `from..=to`, for each `from`.
 fn run_costs(blocks: &Parts) -> Vec<Vec<f64>> {
-    let mut spared = vec![1.0; blocks.causes.len()];
+    let mut odds = vec![0.0; blocks.causes.len()];
     let mut rows = Vec::with_capacity(blocks.list.len());
     for to in 0..blocks.list.len() {
         let mut row = vec![0.0; to + 1];
@@ -207,14 +207,14 @@ fn run_costs(blocks: &Parts) -> Vec<Vec<f64>> {
                 Some(cause) => {
                     // Of a cause as good as certain a trace is left to divide by.
                     let chance = blocks.causes[cause].min(1.0 - 1e-9);
-                    let before = 1.0 - chance * (1.0 - spared[cause]);
-                    spared[cause] *= part.spared;
-                    stay *= (1.0 - chance * (1.0 - spared[cause])) / before;
+                    let before = stay_with_odds(chance, odds[cause]);
+                    odds[cause] += part.odds;
+                    stay *= stay_with_odds(chance, odds[cause]) / before;
                 }
             }
             row[from] = size * (1.0 - stay);
         }
-        spared.fill(1.0);
+        odds.fill(0.0);
         rows.push(row);
     }
     rows

@@ -409,7 +409,7 @@ fn is_close_to_the_best_of_all_partitions() {
 }
 
 /// Parts of one source, which hot and large sources are: the split is the best of all, and never more than allowed.
-/// Measured: optimal in 985 of 1,000 cases, at worst 1.04 times the optimum.
+/// Measured: optimal in 993 of 1,000 cases, at worst 1.04 times the optimum.
 #[test]
 fn a_source_is_split_as_well_as_can_be() {
     let mut random = Random(2);
@@ -437,9 +437,28 @@ fn a_source_is_split_as_well_as_can_be() {
     }
     assert!(worst <= 1.1, "{worst} times the optimum");
     assert!(
-        optimal * 100 >= cases * 70,
+        optimal * 100 >= cases * 95,
         "optimal in {optimal} of {cases}"
     );
+}
+
+/// Where a source is cut into parts does not change what is expected of it.
+#[test]
+fn two_halves_of_a_part_change_as_often_as_the_part() {
+    let of = |odds: f64| Item {
+        cause: Some("source".into()),
+        ..item("part", 1, 0.3 * odds / (1.0 + odds))
+    };
+    let source = Item {
+        cause: Some("source".into()),
+        ..item("source", 1, 0.3)
+    };
+    let whole = Parts::of([&source, &of(0.8)].into_iter());
+    let halves = Parts::of([&source, &of(0.4), &of(0.4)].into_iter());
+    let difference = whole.stay_of([1].into_iter()) - halves.stay_of([1, 2].into_iter());
+    assert!(difference.abs() < 1e-12, "{difference}");
+    let all = halves.stay_of([0, 1, 2].into_iter());
+    assert!((all - 0.7).abs() < 1e-12, "{all}");
 }
 
 #[test]
