@@ -204,6 +204,58 @@ fn a_difference_names_what_is_updated_and_what_is_not() {
     }
 }
 
+/// As distroless images are: a file for each package, and no dpkg.
+fn without_dpkg(dir: &Path, name: &str, version: &str) -> Rootfs {
+    let rootfs = Rootfs::new(dir.join(name));
+    for (package, version) in [("libc6", "2.36-9"), ("tool", version)] {
+        let path = format!("usr/lib/{package}.so");
+        // So large that a layer of its own pays.
+        let content = format!("{package} {version}").repeat(200_000);
+        let stanza = format!(
+            "Package: {package}\nSource: of-{package}\nArchitecture: amd64\nVersion: {version}\n"
+        );
+        let sums = format!("00000000000000000000000000000000  {path}\n");
+        rootfs.file(&path, content);
+        rootfs.file(&format!("var/lib/dpkg/status.d/{package}"), stanza);
+        rootfs.file(&format!("var/lib/dpkg/status.d/{package}.md5sums"), sums);
+    }
+    rootfs.settle();
+    rootfs
+}
+
+#[test]
+fn an_image_without_dpkg_follows_its_packages_too() {
+    for format in FORMATS {
+        let dir = scratch();
+        let old = without_dpkg(dir.path(), "old", "1-1");
+        let new = without_dpkg(dir.path(), "new", "1-2");
+        let a = build(&old, &dir.path().join("a"), format);
+        let b = build(&new, &dir.path().join("b"), format);
+        judged(&["verify", &b]);
+        let told = json(&["inspect", &b]);
+        let packages = told["packages"].as_array().unwrap();
+        let versions = packages.iter().map(|package| {
+            let text = |field: &str| package[field].as_str().unwrap();
+            format!("{} {} {}", text("name"), text("source"), text("version"))
+        });
+        let versions: Vec<String> = versions.collect();
+        assert_eq!(versions, ["libc6 of-libc6 2.36-9", "tool of-tool 1-2"]);
+        let told = json(&["diff", &a, &b]);
+        assert_eq!(told["changed"][0]["name"], "tool", "{told}");
+        if format.contains(&"--max-layers") {
+            continue;
+        }
+        assert_eq!(told["layers_kept"], 1, "{format:?}: {told}");
+        for layer in told["fetched"].as_array().unwrap() {
+            let components = layer["components"].as_array().unwrap();
+            assert!(
+                !components.contains(&"of-libc6".into()),
+                "{format:?}: {told}"
+            );
+        }
+    }
+}
+
 #[test]
 fn packages_come_and_go() {
     let dir = scratch();

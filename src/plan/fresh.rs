@@ -10,17 +10,13 @@ use std::collections::HashSet;
 use super::layers::Layers;
 use super::refine::refine;
 use super::runs::{self, Cuts};
-use super::{Part, Parts};
+use super::{FEW_LAYERS, Part, Parts};
 
 /// A source is split into at most so many layers.
 const MAX_SPLIT: usize = 24;
 
 /// In how many steps layers are set aside for splitting.
 const GRAINS: usize = 8;
-
-/// With so many layers or more there is one for what is sure to change: a package database belongs with nothing that is
-/// to stay, however small that is. With fewer, parts of a source go wherever they cost least.
-pub(super) const FEW_LAYERS: usize = 8;
 
 /// What is sure to change has a layer each as long as that is no more than one of so many.
 const SURE_SHARE: usize = 16;

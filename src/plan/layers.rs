@@ -1,7 +1,6 @@
 //! Layers being changed: what each costs, and what it would cost with an item more or less.
 
-use super::fresh::FEW_LAYERS;
-use super::{LAYER_COST, Part, Parts, stay_with_odds};
+use super::{FEW_LAYERS, LAYER_COST, Part, Parts, stay_with_odds};
 
 /// A partition of parts.
 pub(super) struct Layers<'a> {

@@ -56,6 +56,10 @@ pub const LAYER_COST: u64 = 16 * 1024;
 /// From so many layers on a plan leaves one free.
 const MAKES_ROOM: usize = 32;
 
+/// With so many layers or more there is one for what is sure to change: a package database belongs with nothing that is
+/// to stay, however small that is. With fewer, parts of a source go wherever they cost least.
+const FEW_LAYERS: usize = 8;
+
 /// Something that is placed whole: a component, most often a package.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
