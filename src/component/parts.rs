@@ -3,13 +3,13 @@
 //! Debian's builds are reproducible: an update of a source changes its programs, its libraries, what carries its
 //! version, and the few other files that it is about. Counted over three pairs of systems (bookworm and trixie with and
 //! without security and updates, testing against sid): of the files of an updated source, programs and libraries
-//! changed in 68 to 100 % (by bytes), plug-ins (`*.so` outside the library path that are not called `lib*`) in 14 % on stable and all on sid, man
-//! pages and changelogs in 70 to 90 %, and headers, modules of script languages, message catalogues and other data in
-//! 0.2 to 2 % on stable, up to 8 % on sid.
+//! changed in 68 to 100 % (by bytes), plug-ins (`*.so` outside the library path that are not called `lib*`) in 14 % on
+//! stable and all on sid, man pages and changelogs in 70 to 90 %, and headers, modules of script languages, message
+//! catalogues and other data in 0.2 to 2 % on stable, up to 8 % on sid.
 //!
 //! So the directories that hold much of the last kinds, and single files that are as large, are components of their
-//! own: of two parts of a size, the one of fewer files is spared more often. What is left, and all of a small source, is the
-//! source's own component.
+//! own: of two parts of a size, the one of fewer files is spared more often. What is left, and all of a small source, is
+//! the source's own component.
 //!
 //! How much more often follows the 92 parts of updated sources that four pairs of systems have (those and Debian 11 with
 //! and without updates; 32 of them changed): odds of 0.002 for each file of data make what was seen likeliest, and 0.001
@@ -123,8 +123,8 @@ fn large_sources(tree: &Tree, sources: &[Option<u32>]) -> HashSet<u32> {
     large.map(|(source, _)| source).collect()
 }
 
-/// The directories and files that are parts: from the deepest up, those that have enough left when what is below them has been
-/// taken out.
+/// The directories and files that are parts: from the deepest up, those that have enough left when what is below them
+/// has been taken out.
 fn chosen(tree: &Tree, candidates: &[(EntryId, u32, Spared)]) -> HashSet<(u32, EntryId)> {
     let mut left: BTreeMap<(EntryId, u32), u64> = BTreeMap::new();
     let add = |left: &mut BTreeMap<_, u64>, place, source, size: u64| {
