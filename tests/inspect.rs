@@ -204,6 +204,78 @@ fn a_difference_names_what_is_updated_and_what_is_not() {
     }
 }
 
+/// A source whose module was built another day: the byte code differs in the time that it records.
+#[test]
+fn byte_code_of_another_day_is_named() {
+    let dir = scratch();
+    let made = |name: &str, version: &str, time: u8| {
+        let rootfs = Rootfs::new(dir.path().join(name));
+        let code = |flags: u8, time: u8| {
+            [
+                &[0xa7, 13, 13, 10, flags, 0, 0, 0, time, 1, 2, 3, 9, 0, 0, 0][..],
+                &[7; 30_000],
+            ]
+            .concat()
+        };
+        rootfs.file("usr/lib/python3.11/one.py", "x".repeat(50_000));
+        rootfs.file(
+            "usr/lib/python3.11/__pycache__/one.cpython-311.pyc",
+            code(0, time),
+        );
+        // What is recorded here is a hash.
+        rootfs.file(
+            "usr/lib/python3.11/__pycache__/two.cpython-311.pyc",
+            code(1, time),
+        );
+        rootfs.packages(&[(
+            "python3.11",
+            "python3.11",
+            version,
+            &[
+                "usr/lib/python3.11/one.py",
+                "usr/lib/python3.11/__pycache__/one.cpython-311.pyc",
+                "usr/lib/python3.11/__pycache__/two.cpython-311.pyc",
+            ],
+        )]);
+        rootfs.settle();
+        rootfs
+    };
+    let (old, new) = (
+        made("old", "3.11.2-6", 1),
+        made("new", "3.11.2-6+deb12u1", 2),
+    );
+    for format in &FORMATS[..3] {
+        let (a, b) = (
+            build(&old, &dir.path().join("a"), format),
+            build(&new, &dir.path().join("b"), format),
+        );
+        let told = json(&["diff", &a, &b]);
+        let fetched = told["fetched"].as_array().unwrap();
+        let layer = fetched
+            .iter()
+            .find(|layer| layer["updated"] == serde_json::json!(["python3.11"]))
+            .unwrap_or_else(|| panic!("{told}"));
+        assert_eq!(layer["time_bytes"], 30_016, "{format:?}");
+        // The module, and what dpkg records of the package.
+        let unchanged = layer["unchanged_bytes"].as_u64().unwrap();
+        assert!((50_000..51_000).contains(&unchanged), "{told}");
+        assert_eq!(
+            layer["files"],
+            serde_json::json!([{
+                "path": "usr/lib/python3.11/__pycache__/one.cpython-311.pyc",
+                "size": 30_016,
+                "only_time": true
+            }])
+        );
+        let text = run(&["diff", &a, &b]);
+        assert!(
+            text.contains(" unchanged, 30.0 kB with another time only come along")
+                && text.contains("one.cpython-311.pyc (30.0 kB, another time only)"),
+            "{text}"
+        );
+    }
+}
+
 /// As distroless images are: a file for each package, and no dpkg.
 fn without_dpkg(dir: &Path, name: &str, version: &str) -> Rootfs {
     let rootfs = Rootfs::new(dir.join(name));

@@ -60,7 +60,10 @@ pub struct FetchedLayer {
     pub updated: Vec<String>,
     /// Bytes of its files that the first image has too, just so: they come along.
     pub unchanged_bytes: u64,
-    /// The largest of its files that are new or different, where no component of it was updated.
+    /// Bytes of its files that differ from those of the first image in a time only.
+    pub time_bytes: u64,
+    /// The largest of its files that differ in a time only or, where no component of it was updated, are new or
+    /// different.
     pub files: Vec<ChangedFile>,
 }
 
@@ -71,7 +74,7 @@ pub struct ChangedFile {
     pub path: String,
     /// Bytes of its content.
     pub size: u64,
-    /// Whether nothing but its time is different.
+    /// Whether nothing is different but its time or, of Python's byte code, the time recorded of its source.
     pub only_time: bool,
 }
 
@@ -163,19 +166,27 @@ fn fetched_layer(
         .iter()
         .filter(|component| sources.contains(source(component).as_str()));
     let updated: Vec<String> = updated.cloned().collect();
-    let mut unchanged_bytes = 0;
+    let (mut unchanged_bytes, mut time_bytes) = (0, 0);
     let mut files = Vec::new();
     for (path, file) in new.files.iter().filter(|(_, file)| file.layer == at) {
         let before = old.files.get(path);
         let same = before.is_some_and(|before| before.identity == file.identity);
         let same_time = before.is_some_and(|before| before.mtime == file.mtime);
+        let same_code = file.timeless.is_some()
+            && before.is_some_and(|before| before.timeless == file.timeless);
         if same && same_time {
             unchanged_bytes += file.size;
-        } else if updated.is_empty() {
+            continue;
+        }
+        let only_time = same || same_code;
+        if only_time {
+            time_bytes += file.size;
+        }
+        if only_time || updated.is_empty() {
             files.push(ChangedFile {
                 path: path.clone(),
                 size: file.size,
-                only_time: same,
+                only_time,
             });
         }
     }
@@ -188,6 +199,7 @@ fn fetched_layer(
         components: layer.components.clone(),
         updated,
         unchanged_bytes,
+        time_bytes,
         files,
     }
 }

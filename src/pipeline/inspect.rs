@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::byte_code;
 use super::labels;
 use super::layer_plan::{LABEL, LayerPlan};
 use super::previous::of_annotations;
@@ -79,6 +80,8 @@ pub struct ImageFile {
     pub size: u64,
     /// What tells it apart by all but its time.
     pub identity: Checksum,
+    /// Of Python's byte code, what tells it apart by all but that and the time that it records of its source.
+    pub timeless: Option<Checksum>,
     /// Seconds since the epoch.
     pub mtime: i64,
 }
@@ -285,6 +288,7 @@ impl ImageReader {
             layer: self.layer,
             size: entry.size,
             identity: Checksum::default(),
+            timeless: None,
             mtime: entry.mtime,
         };
         if is_object {
@@ -302,22 +306,33 @@ impl ImageReader {
             "{:?} {:o} {} {} {:?} ",
             entry.kind, entry.permissions, entry.uid, entry.gid, entry.xattrs
         )?;
+        let mut timeless = None;
         let mut content = Vec::new();
-        let wanted =
-            is_database(path) || is_object && entry.size <= SMALL && path.ends_with(".file");
-        if wanted && entry.kind == EntryKind::Regular {
-            let mut begin = [0; 9];
+        if entry.kind == EntryKind::Regular {
+            let mut begin = [0; byte_code::HEADER];
             let got = read_up_to(tar, &mut begin)?;
-            hasher.update(&begin[..got]);
+            let begin = &begin[..got];
+            timeless =
+                byte_code::without_time(begin).map(|header| hasher.clone().chain_update(header));
+            hasher.update(begin);
             // Stanzas of dpkg's begin so; what is not a database is not kept.
-            if is_database(path) || begin[..got].starts_with(b"Package: ") {
-                content.extend_from_slice(&begin[..got]);
+            let is_stanza = is_object
+                && entry.size <= SMALL
+                && path.ends_with(".file")
+                && begin.starts_with(b"Package: ");
+            if is_database(path) || is_stanza {
+                content.extend_from_slice(begin);
                 tar.take(SMALL).read_to_end(&mut content)?;
                 hasher.update(&content[got..]);
             }
         }
-        if !is_object {
+        if let Some(timeless) = &mut timeless {
+            std::io::copy(tar, &mut Both(&mut hasher, timeless))?;
+        } else if !is_object {
             std::io::copy(tar, &mut hasher)?;
+        }
+        file.timeless = timeless.map(Checksum::finish);
+        if !is_object {
             file.identity = Checksum::finish(hasher);
         }
         Ok((file, content))
@@ -341,6 +356,21 @@ impl ImageReader {
         let mut packages: Vec<InspectedPackage> = packages.collect();
         packages.sort();
         Ok(packages)
+    }
+}
+
+/// Writes to both hashers.
+struct Both<'a>(&'a mut Sha256, &'a mut Sha256);
+
+impl Write for Both<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        self.1.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

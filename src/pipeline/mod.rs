@@ -1,6 +1,7 @@
 //! The jobs from end to end: a rootfs or a commit becomes a chunked image at its destination, a
 //! rootfs a commit in a repository, an image a commit in a repository.
 
+mod byte_code;
 mod diff;
 mod dry_run;
 mod embedded;

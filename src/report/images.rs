@@ -206,6 +206,14 @@ pub fn difference_text(difference: &Difference) -> String {
         human_size(total),
         100.0 * difference.bytes_fetched as f64 / total.max(1) as f64
     );
+    let sum = |bytes: fn(&FetchedLayer) -> u64| difference.fetched.iter().map(bytes).sum();
+    let along = along(
+        sum(|layer| layer.unchanged_bytes),
+        sum(|layer| layer.time_bytes),
+    );
+    if let Some(along) = along {
+        let _ = writeln!(text, "          {along}");
+    }
     for layer in &difference.fetched {
         let _ = writeln!(
             text,
@@ -214,7 +222,14 @@ pub fn difference_text(difference: &Difference) -> String {
             human_size(layer.size),
             why(layer)
         );
-        for file in &layer.files {
+        // An updated package has some files whose time alone is new; in a plain image each has.
+        let is_worth_names = layer.updated.is_empty() || layer.time_bytes >= layer.size / 10;
+        let named = if is_worth_names {
+            &layer.files[..]
+        } else {
+            &[]
+        };
+        for file in named {
             let time = if file.only_time {
                 ", another time only"
             } else {
@@ -241,14 +256,24 @@ fn why(layer: &FetchedLayer) -> String {
         ),
         (_, updated) => shortened(updated),
     };
-    if layer.unchanged_bytes > 0 {
-        let _ = write!(
-            why,
-            " ({} unchanged come along)",
-            human_size(layer.unchanged_bytes)
-        );
+    if let Some(along) = along(layer.unchanged_bytes, layer.time_bytes) {
+        let _ = write!(why, " ({along})");
     }
     why
+}
+
+/// What a client fetches although it has it, but for a time.
+fn along(unchanged_bytes: u64, time_bytes: u64) -> Option<String> {
+    let along = [
+        (unchanged_bytes, "unchanged"),
+        (time_bytes, "with another time only"),
+    ];
+    let along: Vec<String> = along
+        .iter()
+        .filter(|(bytes, _)| *bytes > 0)
+        .map(|(bytes, what)| format!("{} {what}", human_size(*bytes)))
+        .collect();
+    (!along.is_empty()).then(|| format!("{} come along", along.join(", ")))
 }
 
 fn listed(text: &mut String, lines: impl ExactSizeIterator<Item = String>) {
