@@ -41,8 +41,7 @@ pub struct InspectArgs {
 /// Compare two images: packages, layers, and the bytes that a client fetches which has the first.
 ///
 /// For each layer that is fetched: which of its components were updated, how much comes along unchanged or with
-/// another time only, and where no
-/// package has changed, which files have.
+/// another time only, and where no package has changed, which files have.
 #[derive(Debug, Args)]
 pub struct DiffArgs {
     /// The image that a client has

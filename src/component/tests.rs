@@ -65,13 +65,17 @@ fn fixture(files: &[(&str, &str)]) -> Fixture {
     }
 }
 
-fn owners(fixture: &Fixture) -> HashMap<String, String> {
+fn ownership(fixture: &Fixture) -> Ownership {
     let files = TreeFiles {
         tree: &fixture.tree,
         contents: fixture,
     };
     let database = Database::load(&files, None).unwrap();
-    let ownership = Ownership::of_tree(&fixture.tree, database.as_ref(), &files).unwrap();
+    Ownership::of_tree(&fixture.tree, database.as_ref(), &files).unwrap()
+}
+
+fn owners(fixture: &Fixture) -> HashMap<String, String> {
+    let ownership = ownership(fixture);
     let name = |id| {
         ownership.components()[ownership.owner(id).index()]
             .name
@@ -234,6 +238,42 @@ fn a_large_source_has_parts_where_updates_spare_it() {
     ] {
         assert_eq!(owners[path], owner, "{path}");
     }
+}
+
+/// Data, modules and plug-ins of the same size and number.
+#[test]
+fn what_updates_are_about_is_spared_less() {
+    let fixture = fixture(&[
+        ("var/lib/dpkg/status", STATUS),
+        (
+            "var/lib/dpkg/info/libfoo1.list",
+            "/usr/share/foo/data/a.h\n/usr/share/foo/data/b.pl\n/usr/share/foo/tables/a\n\
+             /usr/lib/foo/py/a.py\n/usr/lib/foo/py/b.py\n/usr/lib/foo/so/a.so\n/usr/lib/foo/so/b.so\n",
+        ),
+        ("usr/share/foo/data/a.h", "HALF"),
+        ("usr/share/foo/data/b.pl", "HALF"),
+        ("usr/share/foo/tables/a", "BIG"),
+        ("usr/lib/foo/py/a.py", "HALF"),
+        ("usr/lib/foo/py/b.py", "HALF"),
+        ("usr/lib/foo/so/a.so", "HALF"),
+        ("usr/lib/foo/so/b.so", "HALF"),
+    ]);
+    let ownership = ownership(&fixture);
+    let chance = |name: &str| {
+        let component = ownership.components().iter().find(|c| c.name == name);
+        component.unwrap_or_else(|| panic!("{name}")).chance
+    };
+    let chances = [
+        chance("foo:usr/share/foo/tables/a"),
+        chance("foo:usr/share/foo/data"),
+        chance("foo:usr/lib/foo/py"),
+        chance("foo:usr/lib/foo/so"),
+        chance("foo"),
+    ];
+    assert!(
+        chances.is_sorted_by(|less, more| less * 1.5 < *more),
+        "{chances:?}"
+    );
 }
 
 #[test]
