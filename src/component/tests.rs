@@ -261,7 +261,7 @@ fn what_updates_are_about_is_spared_less() {
     let ownership = ownership(&fixture);
     let chance = |name: &str| {
         let component = ownership.components().iter().find(|c| c.name == name);
-        component.unwrap_or_else(|| panic!("{name}")).chance
+        component.unwrap().chance
     };
     let chances = [
         chance("foo:usr/share/foo/tables/a"),
