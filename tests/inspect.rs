@@ -436,7 +436,11 @@ fn a_plan_explains() {
         path["rule"].as_str().unwrap().contains("source package"),
         "{path}"
     );
-    assert_eq!(explain("source-b")["component"], "source-b");
+    // A package, a package of an architecture, and a source.
+    for what in ["b", "b:amd64", "source-b"] {
+        assert_eq!(explain(what)["component"], "source-b", "{what}");
+        assert_eq!(explain(what)["layer"], path["layer"], "{what}");
+    }
     let state = explain("/var/lib/dpkg/status");
     assert!(
         state["rule"].as_str().unwrap().contains("state/packages"),
@@ -455,11 +459,10 @@ fn a_plan_explains() {
         text.contains("rest/files") && text.contains("chance"),
         "{text}"
     );
-    let said = fail(
-        1,
-        &["plan", "--rootfs", rootfs.str(), "--explain", "/no/such"],
-    );
-    assert!(said.contains("/no/such"), "{said}");
+    for what in ["/no/such", "no-such", "b:arm64"] {
+        let said = fail(1, &["plan", "--rootfs", rootfs.str(), "--explain", what]);
+        assert!(said.contains(what), "{said}");
+    }
     let plan = dir.path().join("plan.json");
     run(&[
         "plan",

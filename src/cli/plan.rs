@@ -25,8 +25,9 @@ pub struct PlanCommandArgs {
     #[command(flatten)]
     source: SourceArgs,
 
-    /// Say to which component a path or a name belongs, by which rule, and where it is put; may be given several times
-    #[arg(long, value_name = "PATH|COMPONENT")]
+    /// Say to which component a path or an installed package belongs, by which rule, and where it is put, or where a
+    /// component is; may be given several times
+    #[arg(long, value_name = "PATH|PACKAGE")]
     explain: Vec<String>,
 
     /// Print a JSON description

@@ -1,16 +1,15 @@
 //! What a build would do, without doing it.
 
-use anyhow::{Result, bail};
-use camino::Utf8Path;
+use anyhow::Result;
 use serde::Serialize;
 
+use super::explain::{Explained, explained};
 use super::layer_plan::PlannedLayer;
 use super::planned::Planned;
 use super::system::{Packages, System};
 use super::{CommitOptions, ImageOptions, LayerPlan, RootfsOptions};
 use crate::plan::Item;
 use crate::progress::Progress;
-use crate::tree::{EntryId, Kind};
 
 /// What an image would be.
 #[derive(Debug, Serialize)]
@@ -59,28 +58,7 @@ pub struct DryComponent {
     pub cause: Option<String>,
 }
 
-/// Why something is where it is.
-#[derive(Debug, Serialize)]
-pub struct Explained {
-    /// What is asked about.
-    pub what: String,
-    /// The component that it belongs to.
-    pub component: String,
-    /// The rule or package that makes it so.
-    pub rule: String,
-    /// Its layer, counted as in `layers`; none for what weighs nothing.
-    pub layer: Option<usize>,
-    /// Bytes of the component.
-    pub size: u64,
-    /// The chance that the component changes until the next pull.
-    pub chance: f64,
-    /// What makes it change together with others.
-    pub cause: Option<String>,
-    /// What it shares its layer with.
-    pub with: Vec<String>,
-}
-
-/// Plans the image of a root filesystem and explains what `explain` names: paths or components.
+/// Plans the image of a root filesystem and explains what `explain` names: paths, packages or components.
 ///
 /// # Errors
 /// When the rootfs cannot be read or cannot be an image, or there is nothing of that name in it.
@@ -98,7 +76,7 @@ pub fn dry_run(
     Ok(DryRun {
         commit: system.commit.checksum.to_string(),
         entries: system.tree.len(),
-        packages: packages.count,
+        packages: packages.installed.len(),
         expected_bytes: planned.plan.expected_bytes(),
         layers: layers()
             .map(|(layer, components)| DryLayer {
@@ -134,79 +112,4 @@ fn components(planned: &Planned) -> Vec<DryComponent> {
     let mut components: Vec<DryComponent> = planned.items.iter().map(describe).collect();
     components.sort_by(|a, b| a.name.cmp(&b.name));
     components
-}
-
-fn explained(
-    what: &str,
-    system: &System,
-    packages: &Packages,
-    planned: &Planned,
-) -> Result<Explained> {
-    let ownership = &packages.ownership;
-    let path = what.trim_start_matches('/');
-    let entry = match what.starts_with('/') || what.contains('/') {
-        true => find(system, path),
-        false => None,
-    };
-    let (name, rule) = match entry {
-        Some(id) => {
-            let component = &ownership.components()[ownership.owner(id).index()];
-            (
-                component.name.clone(),
-                rule(&component.name, system.tree.entry(id).kind),
-            )
-        }
-        None => {
-            let known = planned.items.iter().find(|item| item.name == what);
-            match known {
-                Some(item) => (item.name.clone(), rule(&item.name, Kind::Regular)),
-                None => bail!(
-                    "--explain {what}: there is no such path in the rootfs and no such component (a source package, or a name that the plan shows)"
-                ),
-            }
-        }
-    };
-    let layer = planned
-        .components
-        .iter()
-        .position(|names| names.contains(&name));
-    let item = planned.items.iter().find(|item| item.name == name);
-    let with = layer
-        .map(|at| planned.components[at].clone())
-        .unwrap_or_default();
-    Ok(Explained {
-        what: what.to_owned(),
-        rule,
-        layer,
-        size: item.map_or(0, |item| item.size),
-        chance: item.map_or(0.0, |item| item.chance),
-        cause: item.and_then(|item| item.cause.clone()),
-        with: with.into_iter().filter(|other| *other != name).collect(),
-        component: name,
-    })
-}
-
-fn find(system: &System, path: &str) -> Option<EntryId> {
-    let mut at = EntryId::ROOT;
-    for name in Utf8Path::new(path).components() {
-        at = system.tree.child(at, name.as_str())?;
-    }
-    Some(at)
-}
-
-/// What makes a component one, by its name: packages have no slash in theirs, and hints say so.
-fn rule(component: &str, kind: Kind) -> String {
-    let of_directory = match kind {
-        Kind::Directory => "; a directory is written with what is in it",
-        _ => "",
-    };
-    let rule = match component.split_once('/') {
-        None => "the source package whose files dpkg lists".to_owned(),
-        Some((source, _)) if source.contains(':') => {
-            "a part of a source package that updates mostly leave alone".to_owned()
-        }
-        Some(("user", _)) => "the attribute user.component".to_owned(),
-        Some((group, rule)) => format!("the rule '{group}/{rule}' for files that no package owns"),
-    };
-    rule + of_directory
 }

@@ -5,6 +5,7 @@ mod byte_code;
 mod diff;
 mod dry_run;
 mod embedded;
+mod explain;
 mod import;
 mod inspect;
 mod labels;
@@ -24,7 +25,8 @@ use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
 
 pub use diff::{Difference, FetchedLayer};
-pub use dry_run::{DryRun, Explained, dry_run};
+pub use dry_run::{DryRun, dry_run};
+pub use explain::Explained;
 pub use import::{ImportOptions, Imported, import};
 pub use inspect::{Inspected, InspectedImage, inspect};
 pub use layer_plan::{LABEL as PLAN_LABEL, LayerPlan};

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{CommitOptions, Parent, RootfsOptions, embedded};
 use crate::component::{Ownership, TreeFiles};
-use crate::dpkg::Database;
+use crate::dpkg::{Database, Package};
 use crate::oci::Platform;
 use crate::ostree::{
     Commit, CommitInfo, ContentObjects, MetadataValue, Repository, StoredCommit, detached_with,
@@ -129,8 +129,8 @@ impl System {
 pub struct Packages {
     /// Who owns what.
     pub ownership: Ownership,
-    /// How many packages there are.
-    pub count: usize,
+    /// The packages, by name.
+    pub installed: Vec<Package>,
     /// The architecture they are for.
     pub architecture: Option<Platform>,
 }
@@ -165,10 +165,11 @@ impl Packages {
         let ownership = Ownership::of_tree(&system.tree, database.as_ref(), &files)
             .with_context(|| format!("reading dpkg's file lists in {name}"))?;
         let debian = database.as_ref().and_then(Database::architecture);
+        let architecture = debian.and_then(|name| Platform::from_name(name).ok());
         Ok(Self {
             ownership,
-            count,
-            architecture: debian.and_then(|name| Platform::from_name(name).ok()),
+            installed: database.map_or_else(Vec::new, |database| database.packages),
+            architecture,
         })
     }
 }

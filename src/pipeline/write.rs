@@ -106,7 +106,7 @@ pub fn write_image(
         commit: system.commit.checksum.to_string(),
         timestamp: system.timestamp(),
         entries: system.tree.len(),
-        packages: packages.count,
+        packages: packages.installed.len(),
         layers: summaries,
         plan,
         content_metadata: planned.content_metadata(),

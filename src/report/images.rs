@@ -44,6 +44,7 @@ fn explain(text: &mut String, explained: &Explained) {
         component,
         rule,
         layer,
+        part_layers,
         size,
         chance,
         cause,
@@ -52,7 +53,7 @@ fn explain(text: &mut String, explained: &Explained) {
     let _ = writeln!(text, "\n{what}");
     let _ = writeln!(
         text,
-        "  component  {component} ({}), by {rule}",
+        "  component  {component} ({}): {rule}",
         human_size(*size)
     );
     let _ = writeln!(
@@ -75,6 +76,14 @@ fn explain(text: &mut String, explained: &Explained) {
         None => {
             let _ = writeln!(text, "  layer      none: it has no content");
         }
+    }
+    if !part_layers.is_empty() {
+        let layers: Vec<String> = part_layers.iter().map(ToString::to_string).collect();
+        let _ = writeln!(
+            text,
+            "  its parts  in other layers, too: {}",
+            layers.join(", ")
+        );
     }
 }
 
