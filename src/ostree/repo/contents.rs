@@ -9,7 +9,7 @@ use ostree::Repo;
 use ostree::gio::{self, prelude::*};
 use sha2::{Digest, Sha256};
 
-use super::linked::{NO_CANCELLABLE, open};
+use super::linked::{NO_CANCELLABLE, Repository, open};
 use crate::checksum::Checksum;
 use crate::ostree::objects::{ContentObjects, content_header};
 use crate::tree::{Contents, EntryId, Tree};
@@ -23,15 +23,18 @@ pub struct StoredContents {
     idle: Mutex<Vec<Repo>>,
 }
 
-impl StoredContents {
-    pub(super) fn new(path: Utf8PathBuf, objects: ContentObjects) -> Self {
-        Self {
-            path,
+impl Repository {
+    /// The content of the files of a tree, whose objects `objects` names, for several threads.
+    pub fn contents(&self, objects: ContentObjects) -> StoredContents {
+        StoredContents {
+            path: self.path().to_owned(),
             objects,
             idle: Mutex::new(Vec::new()),
         }
     }
+}
 
+impl StoredContents {
     fn handle(&self) -> Result<Repo> {
         let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
         idle.map_or_else(|| open(&self.path), Ok)

@@ -6,10 +6,7 @@ use ostree::glib::{self, Variant, VariantTy};
 use ostree::prelude::*;
 use ostree::{ObjectType, Repo, RepoMode, gio};
 
-use super::contents::StoredContents;
-use super::transaction::Transaction;
 use crate::checksum::Checksum;
-use crate::ostree::objects::ContentObjects;
 use crate::ostree::parse;
 use crate::ostree::stored::{FileHeader, FileStore, MetadataKind, ObjectStore};
 use crate::tree::Kind;
@@ -127,19 +124,6 @@ impl Repository {
         self.repo
             .has_object(ObjectType::File, &checksum.to_string(), NO_CANCELLABLE)
             .with_context(|| format!("looking for object {checksum}.file in {}", self.path))
-    }
-
-    /// Begins to write; nothing is seen before [`Transaction::commit`].
-    ///
-    /// # Errors
-    /// When the repository cannot be written to.
-    pub fn transaction(&self) -> Result<Transaction<'_>> {
-        Transaction::begin(self)
-    }
-
-    /// The content of the files of a tree, whose objects `objects` names, for several threads.
-    pub fn contents(&self, objects: ContentObjects) -> StoredContents {
-        StoredContents::new(self.path.clone(), objects)
     }
 
     pub(super) fn inner(&self) -> &Repo {

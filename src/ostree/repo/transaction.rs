@@ -35,8 +35,18 @@ pub struct Transaction<'a> {
 /// marks when a signal ends the process.
 type Commits = Arc<Mutex<Vec<(String, bool)>>>;
 
+impl Repository {
+    /// Begins to write; nothing is seen before [`Transaction::commit`].
+    ///
+    /// # Errors
+    /// When the repository cannot be written to.
+    pub fn transaction(&self) -> Result<Transaction<'_>> {
+        Transaction::begin(self)
+    }
+}
+
 impl<'a> Transaction<'a> {
-    pub(super) fn begin(repository: &'a Repository) -> Result<Self> {
+    fn begin(repository: &'a Repository) -> Result<Self> {
         let (path, repo) = (repository.path(), repository.inner());
         // Where a repository is told not to sync, libostree puts objects in their place at once, and
         // an abort would leave them there. One sync in the end is the price.
