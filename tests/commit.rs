@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{
-    DEFAULT_ACL, EMPTIED, Image, MTIME, Nodes, Rootfs, check_layers, differences, has, is_root,
-    odd_rootfs, read_image, read_rootfs, read_tree, run, scratch, sha256, succeed,
+    DEFAULT_ACL, EMPTIED, Image, MTIME, Nodes, Rootfs, build_json, check_layers, differences, has,
+    is_root, odd_rootfs, read_image, read_rootfs, read_tree, scratch, sha256, succeed,
 };
 use ostree::glib::{Variant, VariantTy};
 use ostree::prelude::*;
@@ -56,9 +56,7 @@ fn full_rootfs(path: PathBuf) -> Rootfs {
 /// Builds to `out` below `dir` and gives what `--json` says.
 fn build(dir: &Path, out: &str, rootfs: &Rootfs, extra: &[&str]) -> Value {
     let output = format!("oci:{}", dir.join(out).display());
-    let base = ["build", "--json", "-q", "--rootfs", rootfs.str(), "-o"];
-    let said = run(&[&base[..], &[&output], extra].concat());
-    serde_json::from_str(&said).unwrap()
+    build_json(rootfs, &output, extra)
 }
 
 /// A copy of the rootfs as its commit has it.

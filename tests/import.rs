@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{
-    Files, ImageWriter, Tar, What, differences, fail, files, gzip, has, helper, in_a_checkout,
-    is_root, keys, odd, ostree, read_image, read_tree, repository, run, scratch, stderr, tiny,
+    Files, ImageWriter, Tar, What, build_json, differences, fail, files, gzip, has, helper,
+    in_a_checkout, is_root, keys, odd, ostree, read_image, read_tree, repository, run, scratch,
+    stderr, tiny,
 };
 use serde_json::Value;
 
@@ -56,15 +57,6 @@ fn what_build_made_comes_back_as_it_was() {
     ];
     for (transport, version, layers, compression, mode) in cases {
         let image = format!("{transport}{}", dir.path().join("image").display());
-        let build = [
-            "build",
-            "-q",
-            "--json",
-            "--rootfs",
-            rootfs.str(),
-            "-o",
-            &image,
-        ];
         let flags = [
             "--format-version",
             version,
@@ -73,7 +65,7 @@ fn what_build_made_comes_back_as_it_was() {
             "--compression",
             compression,
         ];
-        let said: Value = serde_json::from_str(&run(&[&build[..], &flags].concat())).unwrap();
+        let said = build_json(&rootfs, &image, &flags);
         let repo = repository(dir.path(), "repo", mode);
         assert_eq!(said["commit"], import(&repo, &image, &[]), "{image} {mode}");
         let found = read_tree(&checkout(dir.path(), &repo));
@@ -273,16 +265,7 @@ fn layers_on_top_of_a_commit_change_its_tree() {
     let (dir, rootfs) = odd();
     let layout = dir.path().join("image");
     let output = format!("oci:{}", layout.display());
-    let said = run(&[
-        "build",
-        "-q",
-        "--json",
-        "--rootfs",
-        rootfs.str(),
-        "-o",
-        &output,
-    ]);
-    let said: Value = serde_json::from_str(&said).unwrap();
+    let said = build_json(&rootfs, &output, &[]);
     let mut image = ImageWriter::read(&layout);
     let mut top = Tar::default();
     top.add("etc/new", What::File(b"new"))

@@ -10,7 +10,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Rootfs, fail, has, is_root, names, ostree, repository, run, scratch, tiny};
+use common::{
+    Rootfs, build_json, fail, has, is_root, names, ostree, repository, run, scratch, tiny,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// An image of many files, 16 MB.
@@ -24,16 +26,7 @@ fn image(dir: &Path) -> (String, String) {
     }
     rootfs.settle();
     let image = format!("oci:{}", dir.join("image").display());
-    let said = run(&[
-        "build",
-        "-q",
-        "--json",
-        "--rootfs",
-        rootfs.str(),
-        "-o",
-        &image,
-    ]);
-    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let said = build_json(&rootfs, &image, &[]);
     (image, said["commit"].as_str().unwrap().to_owned())
 }
 

@@ -37,20 +37,11 @@ fn system(dir: &Path, changed: Option<usize>, packages: usize) -> Rootfs {
 
 fn build(rootfs: &Rootfs, out: &Path, more: &[&str]) -> Value {
     let layout = format!("oci:{}", out.display());
-    let mut arguments = vec![
-        "build",
-        "--rootfs",
-        rootfs.str(),
-        "-o",
-        &layout,
-        "--json",
-        "-q",
-    ];
-    arguments.extend(["--timestamp", "1700000000"]);
+    let mut arguments = vec!["--timestamp", "1700000000"];
     if !more.contains(&"--max-layers") {
         arguments.extend(["--max-layers", "8"]);
     }
-    serde_json::from_str(&run(&[&arguments[..], more].concat())).unwrap()
+    build_json(rootfs, &layout, &[&arguments[..], more].concat())
 }
 
 fn components(report: &Value) -> Vec<Value> {
@@ -181,22 +172,15 @@ fn the_previous_image_may_be_what_is_replaced() {
     let blobs = image.manifest["layers"].as_array().unwrap().len() + 2;
     assert_eq!(names(&out.join("blobs/sha256")).len(), blobs);
     let tagged = format!("{}:new", previous);
-    let again = run(&[
-        "build",
-        "-q",
-        "--json",
-        "--rootfs",
-        new.str(),
-        "-o",
-        &tagged,
+    let flags = [
         "--previous",
         &previous,
         "--max-layers",
         "8",
         "--timestamp",
         "1700000000",
-    ]);
-    let again: Value = serde_json::from_str(&again).unwrap();
+    ];
+    let again = build_json(&new, &tagged, &flags);
     assert_eq!(again["digest"], report["digest"]);
 }
 

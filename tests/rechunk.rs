@@ -8,9 +8,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{MTIME, Rootfs, build_image, is_root, run, scratch, succeed};
+use common::{MTIME, Rootfs, build_image, build_json, is_root, run, scratch, succeed};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
-use serde_json::Value;
 
 const OBJECTS: &str = "sysroot/ostree/repo/objects/";
 
@@ -95,18 +94,8 @@ fn made_up(path: &Path, holds: bool) {
 
 fn commit_of(dir: &Path, rootfs: &Rootfs) -> String {
     let output = format!("oci:{}", dir.join("out").display());
-    let build = [
-        "build",
-        "-q",
-        "--json",
-        "--rootfs",
-        rootfs.str(),
-        "-o",
-        &output,
-    ];
-    let said = run(&[&build[..], &["--timestamp", "1700000000"]].concat());
+    let said = build_json(rootfs, &output, &["--timestamp", "1700000000"]);
     fs::remove_dir_all(dir.join("out")).unwrap();
-    let said: Value = serde_json::from_str(&said).unwrap();
     said["commit"].as_str().unwrap().to_owned()
 }
 

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{
-    Rootfs, differences, fail, has, helper, in_a_checkout, is_root, odd, ostree, read_tree,
-    repository, run, scratch, stderr, succeed, tiny,
+    Rootfs, build_json, differences, fail, has, helper, in_a_checkout, is_root, odd, ostree,
+    read_tree, repository, run, scratch, stderr, succeed, tiny,
 };
 use serde_json::Value;
 
@@ -30,16 +30,7 @@ fn commit(repo: &str, rootfs: &Rootfs, extra: &[&str]) -> Value {
 
 fn commit_of_build(dir: &Path, rootfs: &Rootfs) -> String {
     let output = format!("oci:{}", dir.join("built").display());
-    let said = run(&[
-        "build",
-        "-q",
-        "--json",
-        "--rootfs",
-        rootfs.str(),
-        "-o",
-        &output,
-    ]);
-    let said: Value = serde_json::from_str(&said).unwrap();
+    let said = build_json(rootfs, &output, &[]);
     said["commit"].as_str().unwrap().to_owned()
 }
 
@@ -239,20 +230,11 @@ fn the_stored_commit_is_the_one_in_the_image() {
     let (dir, rootfs) = odd();
     let repo = repository(dir.path(), "repo", "bare-user");
     let image = format!("oci:{}", dir.path().join("out").display());
-    let build = [
-        "build",
-        "-q",
-        "--json",
-        "--rootfs",
-        rootfs.str(),
-        "-o",
-        &image,
-    ];
     let store = ["--repo", &repo, "--branch", "b"];
-    let said: Value = serde_json::from_str(&run(&[&build[..], &store].concat())).unwrap();
+    let said = build_json(&rootfs, &image, &store);
     assert_eq!(said["commit"], ostree(&repo, &["rev-parse", "b"]));
     ostree(&repo, &["fsck", "-q"]);
-    let again: Value = serde_json::from_str(&run(&[&build[..], &store].concat())).unwrap();
+    let again = build_json(&rootfs, &image, &store);
     assert_ne!(said["commit"], again["commit"], "it follows the first");
     assert_eq!(said["commit"], ostree(&repo, &["rev-parse", "b^"]));
 }

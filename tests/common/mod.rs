@@ -207,6 +207,20 @@ pub fn build_layout(dir: &Path, rootfs: &Rootfs, extra: &[&str]) -> String {
     run(&[&base[..], extra].concat())
 }
 
+/// Builds to `output` and gives what `--json` says.
+pub fn build_json(rootfs: &Rootfs, output: &str, extra: &[&str]) -> serde_json::Value {
+    let base = [
+        "build",
+        "-q",
+        "--json",
+        "--rootfs",
+        rootfs.str(),
+        "-o",
+        output,
+    ];
+    serde_json::from_str(&run(&[&base[..], extra].concat())).unwrap()
+}
+
 /// Builds, reads the image back and leaves nothing.
 pub fn build_image(dir: &Path, rootfs: &Rootfs, extra: &[&str]) -> Image {
     let digest = build_layout(dir, rootfs, extra);

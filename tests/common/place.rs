@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use super::{ImageWriter, Rootfs, fail, has, is_root, ostree, repository, run, scratch};
+use super::{
+    ImageWriter, Rootfs, build_json, fail, has, is_root, ostree, repository, run, scratch,
+};
 
 /// A place with a repository that has something in it already.
 pub struct Place {
@@ -81,16 +83,7 @@ pub fn place(mode: &str) -> Option<(Place, ImageWriter)> {
     ]);
     let layout = dir.path().join("image");
     let output = format!("oci:{}", layout.display());
-    let said = run(&[
-        "build",
-        "-q",
-        "--json",
-        "--rootfs",
-        rootfs.str(),
-        "-o",
-        &output,
-    ]);
-    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let said = build_json(&rootfs, &output, &[]);
     let image = ImageWriter::read(&layout);
     assert!(image.layers.len() >= 4, "{}", image.layers.len());
     let place = Place {
