@@ -483,3 +483,33 @@ fn a_plan_explains() {
         json(&["plan", "--rootfs", rootfs.str()])["layers"]
     );
 }
+
+#[test]
+fn a_plan_tells_where_the_parts_of_a_source_are() {
+    let dir = scratch();
+    let rootfs = Rootfs::new(dir.path().join("rootfs"));
+    rootfs
+        .file("usr/bin/openssl", vec![1; 3 << 20])
+        .file("usr/share/openssl/data", vec![2; 3 << 20])
+        .packages(&[(
+            "openssl",
+            "openssl",
+            "3.5.1-1",
+            &["usr/bin/openssl", "usr/share/openssl/data"],
+        )])
+        .settle();
+    let explain = |what: &str| {
+        json(&["plan", "--rootfs", rootfs.str(), "--explain", what])["explained"][0].clone()
+    };
+    let (source, part) = (explain("openssl"), explain("/usr/share/openssl/data"));
+    assert_eq!(part["component"], "openssl:usr/share/openssl/data");
+    assert_ne!(part["layer"], source["layer"]);
+    assert_eq!(
+        source["part_layers"],
+        Value::Array(vec![part["layer"].clone()])
+    );
+    assert_eq!(part["part_layers"], Value::Array(Vec::new()));
+    let text = run(&["plan", "--rootfs", rootfs.str(), "--explain", "openssl"]);
+    let told = format!("in other layers, too: {}", part["layer"]);
+    assert!(text.contains(&told), "{text}");
+}
