@@ -1,4 +1,4 @@
-//! What `inspect` and `diff` read out of images, and what `plan` says that `build` then does.
+//! What `inspect` and `diff` read out of images.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -8,22 +8,6 @@ use std::path::Path;
 
 use common::*;
 use serde_json::Value;
-
-/// Three packages, and files that nobody owns; `version` is that of one package and its files.
-fn system(dir: &Path, name: &str, version: &str, note: &str) -> Rootfs {
-    let rootfs = Rootfs::new(dir.join(name));
-    rootfs.file("usr/bin/a", vec![b'a'; 90_000]);
-    rootfs.file("usr/bin/b", format!("b {version}").repeat(9_000));
-    rootfs.file("usr/bin/c", vec![b'c'; 50_000]);
-    rootfs.file("opt/note", note.repeat(4000));
-    rootfs.packages(&[
-        ("a", "a", "1.0-1", &["usr/bin/a"]),
-        ("b", "source-b", version, &["usr/bin/b"]),
-        ("c", "c", "3:2-1+b1", &["usr/bin/c"]),
-    ]);
-    rootfs.settle();
-    rootfs
-}
 
 fn build(rootfs: &Rootfs, out: &Path, more: &[&str]) -> String {
     let layout = format!("oci:{}", out.display());
@@ -39,10 +23,6 @@ fn build(rootfs: &Rootfs, out: &Path, more: &[&str]) -> String {
     ];
     run(&[&arguments[..], more].concat());
     layout
-}
-
-fn json(arguments: &[&str]) -> Value {
-    serde_json::from_str(&run(&[arguments, &["--json"]].concat())).unwrap()
 }
 
 const FORMATS: [&[&str]; 4] = [
@@ -62,10 +42,10 @@ const FORMATS: [&[&str]; 4] = [
 #[test]
 fn an_image_tells_its_packages_and_layers() {
     let dir = scratch();
-    let rootfs = system(dir.path(), "rootfs", "2-1", "x");
+    let rootfs = three_packages(dir.path(), "rootfs", "2-1", "x");
     for format in FORMATS {
         let layout = build(&rootfs, &dir.path().join("out"), format);
-        let told = json(&["inspect", &layout]);
+        let told = run_json(&["inspect", &layout]);
         let packages = told["packages"].as_array().unwrap();
         let names: Vec<&str> = packages
             .iter()
@@ -91,7 +71,10 @@ fn an_image_tells_its_packages_and_layers() {
         let archive = dir.path().join("archive.tar");
         let archive = format!("oci-archive:{}", archive.display());
         run(&["build", "-q", "--rootfs", rootfs.str(), "-o", &archive]);
-        assert_eq!(json(&["inspect", &archive])["packages"], told["packages"]);
+        assert_eq!(
+            run_json(&["inspect", &archive])["packages"],
+            told["packages"]
+        );
     }
 }
 
@@ -121,7 +104,7 @@ fn derived_layers_replace_and_remove() {
     let layout = dir.path().join("derived");
     ImageWriter::plain(vec![lower.end(), upper.end()]).write(&layout);
     let layout = format!("oci:{}", layout.display());
-    let told = json(&["inspect", &layout]);
+    let told = run_json(&["inspect", &layout]);
     assert_eq!(told["packages"][0]["version"], "2");
     let files: Vec<u64> = [0, 1]
         .map(|at| told["layers"][at]["files"].as_u64().unwrap())
@@ -137,14 +120,14 @@ fn derived_layers_replace_and_remove() {
 #[test]
 fn a_difference_names_what_is_updated_and_what_is_not() {
     let dir = scratch();
-    let old = system(dir.path(), "old", "2-1", "x");
-    let new = system(dir.path(), "new", "2-1+deb12u1", "y");
+    let old = three_packages(dir.path(), "old", "2-1", "x");
+    let new = three_packages(dir.path(), "new", "2-1+deb12u1", "y");
     for format in &FORMATS[..3] {
         let (a, b) = (
             build(&old, &dir.path().join("a"), format),
             build(&new, &dir.path().join("b"), format),
         );
-        let told = json(&["diff", &a, &b]);
+        let told = run_json(&["diff", &a, &b]);
         assert_eq!(told["added"], Value::Array(Vec::new()));
         assert_eq!(told["changed"].as_array().unwrap().len(), 1);
         assert_eq!(told["changed"][0]["to"], "2-1+deb12u1");
@@ -208,24 +191,24 @@ fn a_difference_names_what_is_updated_and_what_is_not() {
 #[test]
 fn byte_code_of_another_day_is_named() {
     let dir = scratch();
-    let made = |name: &str, version: &str, time: u8| {
+    let made = |name: &str, version: &str, time: u8, size: usize| {
         let rootfs = Rootfs::new(dir.path().join(name));
-        let code = |flags: u8, time: u8| {
+        let code = |flags: u8, size: usize| {
             [
                 &[0xa7, 13, 13, 10, flags, 0, 0, 0, time, 1, 2, 3, 9, 0, 0, 0][..],
-                &[7; 30_000],
+                &vec![7; size],
             ]
             .concat()
         };
         rootfs.file("usr/lib/python3.11/one.py", "x".repeat(50_000));
         rootfs.file(
             "usr/lib/python3.11/__pycache__/one.cpython-311.pyc",
-            code(0, time),
+            code(0, 30_000),
         );
         // What is recorded here is a hash.
         rootfs.file(
             "usr/lib/python3.11/__pycache__/two.cpython-311.pyc",
-            code(1, time),
+            code(1, size),
         );
         rootfs.packages(&[(
             "python3.11",
@@ -241,15 +224,15 @@ fn byte_code_of_another_day_is_named() {
         rootfs
     };
     let (old, new) = (
-        made("old", "3.11.2-6", 1),
-        made("new", "3.11.2-6+deb12u1", 2),
+        made("old", "3.11.2-6", 1, 30_000),
+        made("new", "3.11.2-6+deb12u1", 2, 30_000),
     );
     for format in &FORMATS[..3] {
         let (a, b) = (
             build(&old, &dir.path().join("a"), format),
             build(&new, &dir.path().join("b"), format),
         );
-        let told = json(&["diff", &a, &b]);
+        let told = run_json(&["diff", &a, &b]);
         let fetched = told["fetched"].as_array().unwrap();
         let layer = fetched
             .iter()
@@ -274,6 +257,17 @@ fn byte_code_of_another_day_is_named() {
             "{text}"
         );
     }
+    // Where it is little of the layer, it has no names.
+    let large = made("large", "3.11.2-6+deb12u2", 3, 400_000);
+    let (a, b) = (
+        build(&new, &dir.path().join("a"), &[]),
+        build(&large, &dir.path().join("b"), &[]),
+    );
+    let text = run(&["diff", &a, &b]);
+    assert!(
+        text.contains("30.0 kB with another time only") && !text.contains("one.cpython"),
+        "{text}"
+    );
 }
 
 /// As distroless images are: a file for each package, and no dpkg.
@@ -309,7 +303,7 @@ fn an_image_without_dpkg_follows_its_packages_too() {
             "ostree" => judged(&["verify", &b, "--ostree"]),
             _ => judged(&["verify", &b]),
         }
-        let told = json(&["inspect", &b]);
+        let told = run_json(&["inspect", &b]);
         let packages = told["packages"].as_array().unwrap();
         let versions = packages.iter().map(|package| {
             let text = |field: &str| package[field].as_str().unwrap();
@@ -317,7 +311,7 @@ fn an_image_without_dpkg_follows_its_packages_too() {
         });
         let versions: Vec<String> = versions.collect();
         assert_eq!(versions, ["libc6 of-libc6 2.36-9", "tool of-tool 1-2"]);
-        let told = json(&["diff", &a, &b]);
+        let told = run_json(&["diff", &a, &b]);
         assert_eq!(told["changed"][0]["name"], "tool", "{told}");
         if format.contains(&"--max-layers") {
             continue;
@@ -336,7 +330,7 @@ fn an_image_without_dpkg_follows_its_packages_too() {
 #[test]
 fn packages_come_and_go() {
     let dir = scratch();
-    let old = system(dir.path(), "old", "1", "x");
+    let old = three_packages(dir.path(), "old", "1", "x");
     let new = Rootfs::new(dir.path().join("new"));
     new.file("usr/bin/a", vec![b'a'; 90_000])
         .file("usr/bin/d", "d");
@@ -349,7 +343,7 @@ fn packages_come_and_go() {
         build(&old, &dir.path().join("a"), &[]),
         build(&new, &dir.path().join("b"), &[]),
     );
-    let told = json(&["diff", &a, &b]);
+    let told = run_json(&["diff", &a, &b]);
     let names = |field: &str| -> Vec<String> {
         let list = told[field].as_array().unwrap().iter();
         list.map(|package| package["name"].as_str().unwrap().to_owned())
@@ -364,9 +358,9 @@ fn packages_come_and_go() {
 #[test]
 fn a_damaged_image_is_an_error_that_names_it() {
     let dir = scratch();
-    let rootfs = system(dir.path(), "rootfs", "1", "x");
+    let rootfs = three_packages(dir.path(), "rootfs", "1", "x");
     let layout = build(&rootfs, &dir.path().join("out"), &[]);
-    let digest = json(&["inspect", &layout])["layers"][1]["digest"]
+    let digest = run_json(&["inspect", &layout])["layers"][1]["digest"]
         .as_str()
         .unwrap()
         .replace("sha256:", "");
@@ -378,138 +372,4 @@ fn a_damaged_image_is_an_error_that_names_it() {
     let said = fail(1, &["inspect", &layout]);
     assert!(said.contains(&digest) && said.contains("out"), "{said}");
     assert!(fail(1, &["inspect", "oci:/no/such"]).contains("/no/such"));
-}
-
-#[test]
-fn a_plan_is_what_the_build_then_does() {
-    let dir = scratch();
-    let rootfs = system(dir.path(), "rootfs", "1", "x");
-    for format in FORMATS {
-        let flags: Vec<&str> = format
-            .iter()
-            .copied()
-            .filter(|flag| !["--compression", "gzip", "zstd"].contains(flag))
-            .collect();
-        let planned = json(&[&["plan", "--rootfs", rootfs.str()], &flags[..]].concat());
-        let out = dir.path().join("out");
-        let built = json(
-            &[
-                &[
-                    "build",
-                    "-q",
-                    "--rootfs",
-                    rootfs.str(),
-                    "-o",
-                    &format!("oci:{}", out.display()),
-                ],
-                &flags[..],
-            ]
-            .concat(),
-        );
-        assert_eq!(planned["commit"], built["commit"]);
-        let components = |report: &Value| -> Vec<Value> {
-            let layers = report["layers"].as_array().unwrap().iter();
-            layers
-                .map(|layer| layer["components"].clone())
-                .filter(|names| names != &serde_json::json!([]))
-                .collect()
-        };
-        if format.contains(&"1") && format.contains(&"--max-layers") {
-            // All is in the layer of the commit.
-            assert_eq!(built["layers"].as_array().unwrap().len(), 1);
-        } else {
-            assert_eq!(components(&planned), components(&built), "{format:?}");
-        }
-    }
-}
-
-#[test]
-fn a_plan_explains() {
-    let dir = scratch();
-    let rootfs = system(dir.path(), "rootfs", "1", "x");
-    let explain = |what: &str| {
-        json(&["plan", "--rootfs", rootfs.str(), "--explain", what])["explained"][0].clone()
-    };
-    let path = explain("/usr/bin/b");
-    assert_eq!(path["component"], "source-b");
-    assert!(
-        path["rule"].as_str().unwrap().contains("source package"),
-        "{path}"
-    );
-    // A package, a package of an architecture, and a source.
-    for what in ["b", "b:amd64", "source-b"] {
-        assert_eq!(explain(what)["component"], "source-b", "{what}");
-        assert_eq!(explain(what)["layer"], path["layer"], "{what}");
-    }
-    let state = explain("/var/lib/dpkg/status");
-    assert!(
-        state["rule"].as_str().unwrap().contains("state/packages"),
-        "{state}"
-    );
-    rootfs
-        .file("opt/app/lib/x", "x")
-        .file("usr/local/lib/node_modules/@a/b/index.js", "b");
-    assert_eq!(explain("/opt/app/lib/x")["component"], "local/opt/app");
-    assert_eq!(
-        explain("/usr/local/lib/node_modules/@a/b/index.js")["component"],
-        "npm/@a/b"
-    );
-    let text = run(&["plan", "--rootfs", rootfs.str(), "--explain", "/opt/note"]);
-    assert!(
-        text.contains("rest/files") && text.contains("chance"),
-        "{text}"
-    );
-    for what in ["/no/such", "no-such", "b:arm64"] {
-        let said = fail(1, &["plan", "--rootfs", rootfs.str(), "--explain", what]);
-        assert!(said.contains(what), "{said}");
-    }
-    let plan = dir.path().join("plan.json");
-    run(&[
-        "plan",
-        "--rootfs",
-        rootfs.str(),
-        "--write-plan",
-        plan.to_str().unwrap(),
-    ]);
-    let again = json(&[
-        "plan",
-        "--rootfs",
-        rootfs.str(),
-        "--plan",
-        plan.to_str().unwrap(),
-    ]);
-    assert_eq!(
-        again["layers"],
-        json(&["plan", "--rootfs", rootfs.str()])["layers"]
-    );
-}
-
-#[test]
-fn a_plan_tells_where_the_parts_of_a_source_are() {
-    let dir = scratch();
-    let rootfs = Rootfs::new(dir.path().join("rootfs"));
-    rootfs
-        .file("usr/bin/openssl", vec![1; 3 << 20])
-        .file("usr/share/openssl/data", vec![2; 3 << 20])
-        .packages(&[(
-            "openssl",
-            "openssl",
-            "3.5.1-1",
-            &["usr/bin/openssl", "usr/share/openssl/data"],
-        )])
-        .settle();
-    let explain = |what: &str| {
-        json(&["plan", "--rootfs", rootfs.str(), "--explain", what])["explained"][0].clone()
-    };
-    let (source, part) = (explain("openssl"), explain("/usr/share/openssl/data"));
-    assert_eq!(part["component"], "openssl:usr/share/openssl/data");
-    assert_ne!(part["layer"], source["layer"]);
-    assert_eq!(
-        source["part_layers"],
-        Value::Array(vec![part["layer"].clone()])
-    );
-    assert_eq!(part["part_layers"], Value::Array(Vec::new()));
-    let text = run(&["plan", "--rootfs", rootfs.str(), "--explain", "openssl"]);
-    let told = format!("in other layers, too: {}", part["layer"]);
-    assert!(text.contains(&told), "{text}");
 }

@@ -1,8 +1,8 @@
 //! The parts of a large source: directories and large files that most of its updates leave as they are.
 //!
 //! Debian's builds are reproducible: an update of a source changes its programs, its libraries, what carries its
-//! version, and the few other files that it is about. Counted over pairs of systems (bookworm, trixie and bullseye with and
-//! without security and updates, testing against sid): of the files of an updated source, programs and libraries
+//! version, and the few other files that it is about. Counted over pairs of systems (bookworm, trixie and bullseye with
+//! and without security and updates, testing against sid): of the files of an updated source, programs and libraries
 //! changed in 68 to 100 % (by bytes), man pages and changelogs in 52 to 92 %, plug-ins (`*.so` outside the library path
 //! that are not called `lib*`) in 14 % where there was one update and in 76 % and more where there were many, modules
 //! of script languages in 2 % on stable and 8 % on sid (by number), and headers, message catalogues, tables and other

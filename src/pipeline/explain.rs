@@ -1,13 +1,12 @@
 //! Why something is in the layer that it is in.
 
 use anyhow::{Result, bail};
-use camino::Utf8Path;
 use serde::Serialize;
 
 use super::planned::Planned;
 use super::system::{Packages, System};
 use crate::dpkg::Package;
-use crate::tree::{EntryId, Kind};
+use crate::tree::Kind;
 
 /// Why something is where it is.
 #[derive(Debug, Serialize)]
@@ -43,7 +42,7 @@ pub fn explained(
     planned: &Planned,
 ) -> Result<Explained> {
     let entry = match what.contains('/') {
-        true => find(system, what),
+        true => system.tree.locate(what),
         false => None,
     };
     let known = |name: &str| planned.items.iter().find(|item| item.name == name);
@@ -98,14 +97,6 @@ fn installed<'a>(packages: &'a Packages, what: &str) -> Option<&'a Package> {
     packages.installed.iter().find(|package| {
         package.name == name && architecture.is_none_or(|wanted| package.architecture == wanted)
     })
-}
-
-fn find(system: &System, path: &str) -> Option<EntryId> {
-    let mut at = EntryId::ROOT;
-    for name in Utf8Path::new(path.trim_start_matches('/')).components() {
-        at = system.tree.child(at, name.as_str())?;
-    }
-    Some(at)
 }
 
 /// What makes a component one, by its name: packages have no slash in theirs, and hints say so.

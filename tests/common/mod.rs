@@ -200,6 +200,22 @@ pub fn tiny(dir: &Path) -> Rootfs {
     rootfs
 }
 
+/// Three packages, and files that nobody owns; `version` is that of one package and its files.
+pub fn three_packages(dir: &Path, name: &str, version: &str, note: &str) -> Rootfs {
+    let rootfs = Rootfs::new(dir.join(name));
+    rootfs.file("usr/bin/a", vec![b'a'; 90_000]);
+    rootfs.file("usr/bin/b", format!("b {version}").repeat(9_000));
+    rootfs.file("usr/bin/c", vec![b'c'; 50_000]);
+    rootfs.file("opt/note", note.repeat(4000));
+    rootfs.packages(&[
+        ("a", "a", "1.0-1", &["usr/bin/a"]),
+        ("b", "source-b", version, &["usr/bin/b"]),
+        ("c", "c", "3:2-1+b1", &["usr/bin/c"]),
+    ]);
+    rootfs.settle();
+    rootfs
+}
+
 /// Builds to a layout called `out` and gives the digest.
 pub fn build_layout(dir: &Path, rootfs: &Rootfs, extra: &[&str]) -> String {
     let output = format!("oci:{}", dir.join("out").display());
@@ -207,18 +223,15 @@ pub fn build_layout(dir: &Path, rootfs: &Rootfs, extra: &[&str]) -> String {
     run(&[&base[..], extra].concat())
 }
 
+/// Runs the program with `--json` and gives what it says.
+pub fn run_json(arguments: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&run(&[arguments, &["--json"]].concat())).unwrap()
+}
+
 /// Builds to `output` and gives what `--json` says.
 pub fn build_json(rootfs: &Rootfs, output: &str, extra: &[&str]) -> serde_json::Value {
-    let base = [
-        "build",
-        "-q",
-        "--json",
-        "--rootfs",
-        rootfs.str(),
-        "-o",
-        output,
-    ];
-    serde_json::from_str(&run(&[&base[..], extra].concat())).unwrap()
+    let base = ["build", "-q", "--rootfs", rootfs.str(), "-o", output];
+    run_json(&[&base[..], extra].concat())
 }
 
 /// Builds, reads the image back and leaves nothing.
