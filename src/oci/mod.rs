@@ -8,6 +8,7 @@ mod gzip;
 mod image;
 mod layout;
 pub mod read;
+mod regular_file;
 mod stage;
 mod tar;
 
@@ -16,5 +17,6 @@ pub use blob::{Blob, BlobWriter, Compression, available_threads};
 pub use config::{BaseConfig, Platform};
 pub use image::{Image, ImageDetails, Layer};
 pub use layout::{LayoutTarget, check_tag, parent_directory};
+pub use regular_file::RegularFile;
 pub use stage::{Stage, remove_abandoned, temporary_directory};
 pub use tar::{Member, MemberKind, TarWriter};

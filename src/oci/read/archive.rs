@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,6 +15,7 @@ use super::path::clean_path;
 use super::tar::{EntryKind, TarReader};
 use super::{Blobs, json};
 use crate::checksum::Checksum;
+use crate::oci::RegularFile;
 use crate::oci::layout::{INDEX, LAYOUT_FILE};
 use crate::oci::stage::BLOBS;
 
@@ -39,15 +40,17 @@ impl Archive {
     /// # Errors
     /// When it cannot be read, is compressed, is damaged, or holds no layout.
     pub fn new(path: &Utf8Path) -> Result<Self> {
-        let file = File::open(path).with_context(|| format!("opening the archive {path}"))?;
-        let metadata = file.metadata().with_context(|| format!("opening {path}"))?;
-        if metadata.is_dir() {
+        if path.is_dir() {
             bail!("{path} is a directory; if it is a layout, name it as oci:{path}");
         }
-        ensure!(
-            metadata.is_file(),
-            "{path} is no regular file; blobs are read out of order, so store the archive first"
-        );
+        let file = match RegularFile::open_named(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => bail!(
+                "{path} is no regular file; blobs are read out of order, so store the archive first"
+            ),
+            Err(e) => return Err(e).with_context(|| format!("opening the archive {path}")),
+        };
+        let (len, file) = (file.len(), file.into_file());
         let mut magic = [0; MAGIC];
         let got = file.read_at(&mut magic, 0);
         let got = got.with_context(|| format!("reading the archive {path}"))?;
@@ -56,8 +59,8 @@ impl Archive {
             packing == Packing::None,
             "the archive {path} is compressed with {packing}; decompress it first"
         );
-        let members = find_members(&file, metadata.len())
-            .with_context(|| format!("reading the archive {path}"))?;
+        let members =
+            find_members(&file, len).with_context(|| format!("reading the archive {path}"))?;
         let Some(marker) = members.get(LAYOUT_FILE) else {
             bail!(
                 "{path} is no OCI archive (it has no {LAYOUT_FILE} file); a docker archive becomes one with 'skopeo copy docker-archive:{path} oci-archive:FILE'"
@@ -102,7 +105,11 @@ impl Blobs for Archive {
 /// counts, as it does for who unpacks the archive.
 fn find_members(file: &File, len: u64) -> Result<BTreeMap<String, Extent>> {
     let mut members = BTreeMap::new();
-    let mut tar = TarReader::seeking(BufReader::new(file));
+    let whole = Extent {
+        start: 0,
+        size: len,
+    };
+    let mut tar = TarReader::seeking(BufReader::new(whole.reader(file)));
     while let Some(entry) = tar.next_entry()? {
         let name = clean_path(&entry.path)?;
         let extent = match entry.kind {
@@ -144,6 +151,19 @@ impl Extent {
 struct ExtentReader<'a> {
     file: &'a File,
     rest: Extent,
+}
+
+/// Only forwards, over what is not wanted; a place behind the end reads as the end.
+impl Seek for ExtentReader<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let SeekFrom::Current(step) = to else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let step = u64::try_from(step).map_err(|_| io::ErrorKind::Unsupported)?;
+        self.rest.start = self.rest.start.saturating_add(step);
+        self.rest.size = self.rest.size.saturating_sub(step);
+        Ok(self.rest.start)
+    }
 }
 
 impl Read for ExtentReader<'_> {

@@ -1,6 +1,6 @@
 //! Image layouts in a directory (image-spec, image-layout.md).
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{Blobs, json};
 use crate::checksum::Checksum;
+use crate::oci::RegularFile;
 use crate::oci::layout::{INDEX, LAYOUT_FILE};
 use crate::oci::stage::BLOBS;
 
@@ -32,7 +33,7 @@ impl Layout {
             "{path} is no directory; if it is an archive, name it as oci-archive:{path}"
         );
         let file = path.join(LAYOUT_FILE);
-        let marker = match open_file(&file) {
+        let marker = match RegularFile::open(&file) {
             Ok(marker) => marker,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 bail!("{path} is no OCI layout (it has no {LAYOUT_FILE} file)")
@@ -49,7 +50,7 @@ impl Layout {
 impl Blobs for Layout {
     fn open(&self, digest: Checksum) -> Result<Box<dyn Read + Send + '_>> {
         let path = self.path.join(BLOBS).join(digest.to_string());
-        match open_file(&path) {
+        match RegularFile::open(&path) {
             Ok(file) => Ok(Box::new(file)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => bail!(
                 "the layout {} has no blob {}; the image is incomplete: copy it again",
@@ -62,18 +63,10 @@ impl Blobs for Layout {
 
     fn index_json(&self) -> Result<Value> {
         let path = self.path.join(INDEX);
-        let file = open_file(&path).with_context(|| format!("opening {path}"))?;
+        let file = RegularFile::open(&path).with_context(|| format!("opening {path}"))?;
         let index = json::object_from(file).with_context(|| format!("reading {path}"))?;
         Ok(Value::Object(index))
     }
-}
-
-/// Opens a regular file, and nothing that would block or never end.
-fn open_file(path: &Utf8Path) -> io::Result<File> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    File::open(path)
 }
 
 /// Whether the content of an `oci-layout` file is of version 1.
