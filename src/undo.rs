@@ -1,10 +1,11 @@
 //! What must not stay behind: every half-written directory, every mount, container and process is
 //! registered here with the way to undo it. It is undone when its guard is dropped, and also
 //! when SIGINT or SIGTERM ends the process, the latter even as PID 1, where the kernel
-//! delivers only signals that have a handler.
+//! delivers only signals that have a handler. A second signal leaves what is not undone yet, and says what that is.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use camino::Utf8Path;
@@ -20,6 +21,26 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     next: 0,
     actions: Vec::new(),
 });
+
+/// What is not undone yet, also while the registry is locked: by number, with what users call it.
+static LEFT: Mutex<BTreeMap<u64, Option<String>>> = Mutex::new(BTreeMap::new());
+
+/// A container runtime kills a process 10 s after SIGTERM; before that it is said what takes long.
+const SLOW: Duration = Duration::from_secs(5);
+
+fn names() -> MutexGuard<'static, BTreeMap<u64, Option<String>>> {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is not undone yet, last first, in words.
+fn left() -> Vec<String> {
+    let names = names();
+    let mut left: Vec<String> = names.values().rev().flatten().cloned().collect();
+    if names.values().any(Option::is_none) {
+        left.push("temporary files".into());
+    }
+    left
+}
 
 /// The registry; a panic elsewhere must not keep the undoing from being done.
 fn registry() -> MutexGuard<'static, Registry> {
@@ -49,6 +70,7 @@ impl Undo {
         let id = registry.next;
         registry.next += 1;
         registry.actions.push((id, Box::new(undo(&made))));
+        names().insert(id, None);
         Ok((made, Self { id }))
     }
 
@@ -58,7 +80,17 @@ impl Undo {
         let id = registry.next;
         registry.next += 1;
         registry.actions.push((id, Box::new(undo)));
+        names().insert(id, None);
         Self { id }
+    }
+
+    /// Says what is there as long as it is not undone, for who does not want to wait for that.
+    pub fn called(self, name: impl Into<String>) -> Self {
+        // It may have been undone by a signal in between.
+        if let Some(called) = names().get_mut(&self.id) {
+            *called = Some(name.into());
+        }
+        self
     }
 
     /// Runs `commit`, the step that makes the work final, and forgets the undoing when that
@@ -72,6 +104,7 @@ impl Undo {
         if outcome.is_ok() {
             let id = self.id;
             held.actions.retain(|(other, _)| *other != id);
+            names().remove(&id);
         }
         drop(held);
         outcome
@@ -85,42 +118,88 @@ impl Drop for Undo {
             // The lock stays held: a signal that arrives now waits until this is undone.
             let (_, action) = held.actions.remove(at);
             action();
+            names().remove(&self.id);
         }
     }
 }
 
 /// Undoes everything registered, last first, and never lets another thread register or commit
 /// again: for a process about to exit.
-pub fn undo_all_for_exit() {
+fn undo_all_for_exit() {
     let mut held = registry();
-    while let Some((_, action)) = held.actions.pop() {
+    while let Some((id, action)) = held.actions.pop() {
         action();
+        names().remove(&id);
     }
     std::mem::forget(held);
 }
 
+/// What is told of the end by a signal.
+#[derive(Debug)]
+pub enum Notice<'a> {
+    /// That signal came, and all is being undone.
+    Begins(&'a str),
+    /// It takes long, because of this.
+    Slow(Vec<String>),
+    /// Another signal came, and this is left as it is.
+    Leaves(&'a str, Vec<String>),
+}
+
+/// Who tells it.
+pub type Teller = Arc<dyn Fn(Notice<'_>) + Send + Sync>;
+
 /// Starts the thread that undoes everything on SIGINT, SIGTERM or SIGHUP and then exits with
-/// 128 plus the number of the signal, as shells report it. `announce` is told the name first. A
-/// signal that the process was started to ignore (by nohup(1), say) stays ignored.
+/// 128 plus the number of the signal, as shells report it. When undoing takes long, that is told, and a
+/// second signal does not wait for it. A signal that the process was started to ignore (by nohup(1), say) stays
+/// ignored.
 ///
 /// # Errors
 /// When the handlers cannot be installed or the thread cannot be started.
-pub fn on_signals(announce: impl Fn(&str) + Send + 'static) -> std::io::Result<()> {
+pub fn on_signals(tell: Teller) -> io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let ignored = ignored_signals();
     let wanted = [SIGHUP, SIGINT, SIGTERM].into_iter();
     let wanted = wanted.filter(|signal| ignored & (1 << (signal - 1)) == 0);
     let mut signals = signal_hook::iterator::Signals::new(wanted)?;
+    let mut is_ending = false;
+    let name = |signal| signal_hook::low_level::signal_name(signal).unwrap_or("signal");
+    let wait = move || {
+        for signal in signals.forever() {
+            if is_ending {
+                tell(Notice::Leaves(name(signal), left()));
+                // Nothing that is still at work is waited for.
+                signal_hook::low_level::exit(128 + signal);
+            }
+            is_ending = true;
+            tell(Notice::Begins(name(signal)));
+            undo_all_and_exit(&tell, 128 + signal);
+        }
+    };
     std::thread::Builder::new()
         .name("signals".into())
-        .spawn(move || {
-            if let Some(signal) = signals.forever().next() {
-                announce(signal_hook::low_level::signal_name(signal).unwrap_or("signal"));
-                undo_all_for_exit();
-                std::process::exit(128 + signal);
-            }
-        })?;
+        .spawn(wait)?;
     Ok(())
+}
+
+/// Undoes everything in another thread, which then exits with that status.
+pub fn undo_all_and_exit(tell: &Teller, status: i32) {
+    let slow = tell.clone();
+    let say = move || {
+        std::thread::sleep(SLOW);
+        slow(Notice::Slow(left()));
+    };
+    // Without it nobody hears why it takes long.
+    let _ = std::thread::Builder::new().name("slow".into()).spawn(say);
+    let end = move || {
+        undo_all_for_exit();
+        std::process::exit(status);
+    };
+    let started = std::thread::Builder::new().name("undo".into()).spawn(end);
+    if started.is_err() {
+        // Where there are no threads to be had, a second signal waits.
+        undo_all_for_exit();
+        std::process::exit(status);
+    }
 }
 
 /// Removes a directory that other threads may still be writing to.
@@ -150,6 +229,17 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+
+    #[test]
+    fn what_is_left_is_told_while_it_is_being_undone() {
+        static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+        let undo = Undo::later(|| *SEEN.lock().unwrap() = left()).called("the mount of x");
+        assert!(left().contains(&"the mount of x".to_owned()));
+        drop(undo);
+        let during = SEEN.lock().unwrap().clone();
+        assert!(during.contains(&"the mount of x".to_owned()), "{during:?}");
+        assert!(!left().contains(&"the mount of x".to_owned()));
+    }
 
     #[test]
     fn undoes_when_dropped_and_not_when_committed() {

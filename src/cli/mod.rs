@@ -26,7 +26,7 @@ use tracing_subscriber::filter::LevelFilter;
 use args::LogArgs;
 
 use crate::layers::FormatVersion;
-use crate::undo;
+use crate::undo::{self, Notice};
 
 const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 'diff --exit-code' found a difference, 128 and the number of a signal that ended it.";
 
@@ -135,9 +135,25 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Runs what writes: logs as asked for, and undoes everything on a signal.
 fn job(log: &LogArgs, run: impl FnOnce() -> Result<()>) -> Result<()> {
     log_to_stderr(log.verbosity());
-    undo::on_signals(|signal| say(&format!("{signal}: cleaning up")))
-        .context("installing signal handlers")?;
+    undo::on_signals(tell_of_end()).context("installing signal handlers")?;
     run()
+}
+
+/// Tells how the end by a signal goes.
+fn tell_of_end() -> undo::Teller {
+    const REMOVES: &str = "'apt-ostree-helper umount --leftovers', or the next run, removes it";
+    std::sync::Arc::new(|notice| match notice {
+        Notice::Begins(why) => say(&format!("{why}: cleaning up")),
+        Notice::Slow(left) => say(&format!(
+            "still cleaning up: {}; another signal (Ctrl-C) ends this at once and leaves that behind",
+            left.join(", ")
+        )),
+        Notice::Leaves(why, left) if left.is_empty() => say(&format!("{why}: ending at once")),
+        Notice::Leaves(why, left) => say(&format!(
+            "{why}: ending at once; left behind: {}; {REMOVES}",
+            left.join(", ")
+        )),
+    })
 }
 
 /// A job that another process has done, and reported, ends with that one's status.

@@ -72,12 +72,15 @@ pub fn mount(args: &MountArgs) -> Result<()> {
             backends.first().kind()
         )));
     }
-    let path = match (&args.image, &args.container) {
-        (Some(image), _) => source::keep_image(&backends, image)?,
-        (None, Some(name)) => source::keep_container(&backends, name)?,
+    let mounted = match (&args.image, &args.container) {
+        (Some(image), _) => source::mount_image(&backends, image)?,
+        (None, Some(name)) => source::mount_container(&backends, name)?,
         (None, None) => return Err(usage("name an image or a container".into())),
     };
-    print_result(&format!("{path}\n"))
+    // What nobody was told of does not stay.
+    print_result(&format!("{}\n", mounted.path()))?;
+    mounted.keep();
+    Ok(())
 }
 
 /// Unmounts.
@@ -97,6 +100,9 @@ pub fn umount(args: &UmountArgs) -> Result<()> {
         say(&format!(
             "left alone: {what} may be in use by a process in another PID namespace; run this outside of the container"
         ));
+    }
+    for what in &found.unknown {
+        say(what);
     }
     match found.failed.as_slice() {
         [] => Ok(()),

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::args::{FilterArgs, RootfsArgs, read_config, usage};
-use super::{EndsWith, say};
+use super::{EndsWith, tell_of_end};
 use crate::oci::BaseConfig;
 use crate::pipeline::RootfsOptions;
 use crate::registry::{self, Access};
@@ -41,7 +41,7 @@ impl BackendArgs {
     /// process, with whose status this one then ends.
     pub fn enter(&self) -> Result<Backends> {
         let backends = self.detect()?;
-        match source::enter(&backends, |why| say(&format!("{why}: cleaning up")))? {
+        match source::enter(&backends, tell_of_end())? {
             Unshared::Here => Ok(backends),
             Unshared::Done(status) => Err(EndsWith::status(status).into()),
         }

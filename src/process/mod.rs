@@ -2,18 +2,22 @@
 //! not outlive us where that can be helped: a signal that ends this process ends them first.
 
 mod owner;
+mod pipe;
 
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail};
+use camino::Utf8PathBuf;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use owner::OWNER_VARIABLE;
-pub use owner::{Life, Owner, owner_of, processes};
+pub use owner::{Life, Owner, numbers_are_ours, owner_of, processes};
+use pipe::Pipe;
 
 use crate::undo::Undo;
 
@@ -21,20 +25,47 @@ use crate::undo::Undo;
 const POLL: Duration = Duration::from_millis(5);
 /// How long a program has to end by itself when it is told to.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long is waited for the rest of what a program printed: what it left running may hold the pipe.
+/// How long is waited for the rest of what a program printed: what it left running may hold the pipe. What came is
+/// used then.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// So much of what a program prints is kept, in bytes.
-const KEPT: u64 = 64 << 20;
+const KEPT: usize = 64 << 20;
 
 /// A program to run, with its arguments.
 #[derive(Debug)]
 pub struct Call {
     program: String,
-    arguments: Vec<String>,
+    arguments: Vec<Argument>,
     environment: Vec<(String, String)>,
+    directory: Option<Utf8PathBuf>,
+    output: Option<Utf8PathBuf>,
     limit: Option<Duration>,
     patience: Duration,
     is_shown: bool,
+}
+
+/// A word of a call.
+#[derive(Debug)]
+struct Argument {
+    word: String,
+    /// What a message shows instead.
+    shown: Option<String>,
+    /// It names something: it must not be taken for an option.
+    is_operand: bool,
+}
+
+impl Argument {
+    fn new(word: String) -> Self {
+        Self {
+            word,
+            shown: None,
+            is_operand: false,
+        }
+    }
+
+    fn shown(&self) -> &str {
+        self.shown.as_deref().unwrap_or(&self.word)
+    }
 }
 
 impl Call {
@@ -42,12 +73,56 @@ impl Call {
     pub fn new<S: Into<String>>(program: &str, arguments: impl IntoIterator<Item = S>) -> Self {
         Self {
             program: program.to_owned(),
-            arguments: arguments.into_iter().map(Into::into).collect(),
+            arguments: (arguments.into_iter())
+                .map(|word| Argument::new(word.into()))
+                .collect(),
             environment: vec![(OWNER_VARIABLE.into(), owner::mark())],
+            directory: None,
+            output: None,
             limit: None,
             patience: Duration::ZERO,
             is_shown: false,
         }
+    }
+
+    /// Adds a word.
+    pub fn word(mut self, word: impl Into<String>) -> Self {
+        self.arguments.push(Argument::new(word.into()));
+        self
+    }
+
+    /// Adds a word that names something, such as an image. One that the program would take for an option is
+    /// refused when it is to run.
+    pub fn operand(mut self, word: impl Into<String>) -> Self {
+        let argument = Argument::new(word.into());
+        self.arguments.push(Argument {
+            is_operand: true,
+            ..argument
+        });
+        self
+    }
+
+    /// Adds a word that messages show as `shown`: it may hold a secret.
+    pub fn hidden(mut self, word: impl Into<String>, shown: impl Into<String>) -> Self {
+        let argument = Argument::new(word.into());
+        self.arguments.push(Argument {
+            shown: Some(shown.into()),
+            ..argument
+        });
+        self
+    }
+
+    /// Runs the program in that directory.
+    pub fn directory(mut self, path: impl Into<Utf8PathBuf>) -> Self {
+        self.directory = Some(path.into());
+        self
+    }
+
+    /// Has the program print into that file, which is made anew and stays: what it has said and done is known there
+    /// when this process is not any more.
+    pub fn output_to(mut self, path: impl Into<Utf8PathBuf>) -> Self {
+        self.output = Some(path.into());
+        self
     }
 
     /// Ends the program after that time.
@@ -76,12 +151,13 @@ impl Call {
 
     /// How the call reads in a message.
     pub fn name(&self) -> String {
-        let words = std::iter::once(&self.program).chain(&self.arguments);
+        let words = self.arguments.iter().map(Argument::shown);
+        let words = std::iter::once(self.program.as_str()).chain(words);
         let quoted =
             words.map(
                 |word| match word.is_empty() || word.contains(char::is_whitespace) {
                     true => format!("'{word}'"),
-                    false => word.clone(),
+                    false => word.to_owned(),
                 },
             );
         quoted.collect::<Vec<_>>().join(" ")
@@ -108,6 +184,7 @@ impl Call {
                 move || outcome.end(patience)
             },
         )?;
+        let undo = undo.called(format!("'{}', which still runs", self.name()));
         let ended = self.wait(outcome);
         // The guard that is dropped on an error ends the program.
         undo.disarm_with(|| ended)
@@ -128,29 +205,61 @@ impl Call {
     /// Starts the program; the outcome then has it.
     fn start(&self, outcome: &Outcome) -> Result<()> {
         use std::os::unix::process::CommandExt;
+        let option = |word: &&Argument| word.is_operand && word.word.starts_with('-');
+        if let Some(option) = self.arguments.iter().find(option) {
+            bail!(
+                "'{}' is no name: it begins with '-', so that {} would take it for an option",
+                option.word,
+                self.program
+            );
+        }
         let mut command = Command::new(&self.program);
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
         command
-            .args(&self.arguments)
+            .args(self.arguments.iter().map(|argument| &argument.word))
             .envs(self.environment.iter().map(|(k, v)| (k, v)));
         // A group of its own: a terminal's interrupt reaches us alone, who then end it in order.
         command.process_group(0).stdin(Stdio::null());
         if self.is_shown {
             command.stdout(io::stderr()).stderr(Stdio::inherit());
         } else {
-            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            let output = match &self.output {
+                Some(path) => {
+                    Stdio::from(private_file(path).with_context(|| format!("creating {path}"))?)
+                }
+                None => Stdio::piped(),
+            };
+            command.stdout(output).stderr(Stdio::piped());
         }
         let mut child = command.spawn().map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => Error::new(NotThere(self.program.clone())),
             _ => Error::new(e).context(format!("starting {}", self.program)),
         })?;
         tracing::debug!("running {}", self.name());
-        let output = child.stdout.take().map(read_all);
-        let messages = child.stderr.take().map(read_all);
+        let (output, messages) = (child.stdout.take(), child.stderr.take());
         *outcome.lock() = Some(Started {
             child,
-            output,
-            messages,
+            output: None,
+            messages: None,
+            is_told_to_end: false,
         });
+        let read = || -> io::Result<(Option<Pipe>, Option<Pipe>)> {
+            let output = output.map(|pipe| Pipe::read(pipe, KEPT)).transpose()?;
+            let messages = messages.map(|pipe| Pipe::read(pipe, KEPT)).transpose()?;
+            Ok((output, messages))
+        };
+        let pipes = read();
+        if pipes.is_err() {
+            outcome.end(Duration::ZERO);
+        }
+        let (output, messages) =
+            pipes.with_context(|| format!("reading what {} prints", self.program))?;
+        if let Some(started) = outcome.lock().as_mut() {
+            started.output = output;
+            started.messages = messages;
+        }
         Ok(())
     }
 
@@ -185,10 +294,29 @@ impl Call {
                 said => bail!("'{}' failed ({status}): {said}", self.name()),
             }
         }
-        let output = outcome.output();
+        let output = match &self.output {
+            Some(path) => {
+                let file = File::open(path).with_context(|| format!("opening {path}"))?;
+                let mut kept = Vec::new();
+                let read = file.take(KEPT as u64).read_to_end(&mut kept);
+                read.with_context(|| format!("reading {path}"))?;
+                kept
+            }
+            None => outcome.output(),
+        };
         String::from_utf8(output)
             .with_context(|| format!("'{}' printed what is not UTF-8", self.name()))
     }
+}
+
+/// A new file that only this user can read, in place of what has its name.
+fn private_file(path: &Utf8PathBuf) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// A program that is not installed. The Debian packages of those that we run have their names.
@@ -214,8 +342,10 @@ pub struct Outcome(Arc<Mutex<Option<Started>>>);
 #[derive(Debug)]
 struct Started {
     child: Child,
-    output: Option<Receiver<Vec<u8>>>,
-    messages: Option<Receiver<Vec<u8>>>,
+    output: Option<Pipe>,
+    messages: Option<Pipe>,
+    /// It did not come to its own end, whatever its status says.
+    is_told_to_end: bool,
 }
 
 impl Outcome {
@@ -243,30 +373,35 @@ impl Outcome {
 
     /// Whether the program came to its own end and failed.
     pub fn has_refused(&self) -> bool {
-        matches!(self.status(), Ok(Some(status)) if status.code().is_some_and(|code| code != 0))
+        !self.is_told_to_end()
+            && matches!(self.status(), Ok(Some(status)) if status.code().is_some_and(|code| code != 0))
     }
 
     /// Whether the program was ended before it was done: nobody knows how far it came.
     pub fn is_unknown(&self) -> bool {
-        matches!(self.status(), Ok(Some(status)) if status.code().is_none())
+        match self.status() {
+            Ok(Some(status)) => {
+                status.code().is_none() || (self.is_told_to_end() && !status.success())
+            }
+            _ => self.is_told_to_end(),
+        }
+    }
+
+    fn is_told_to_end(&self) -> bool {
+        self.lock()
+            .as_ref()
+            .is_some_and(|started| started.is_told_to_end)
     }
 
     fn output(&self) -> Vec<u8> {
-        let receiver = self
-            .lock()
-            .as_mut()
-            .and_then(|started| started.output.take());
+        let pipe = self.lock().as_mut().and_then(|s| s.output.take());
         // It has ended; what it left running may hold the pipe open.
-        receiver.map_or_else(Vec::new, |r| r.recv_timeout(LAST_WORDS).unwrap_or_default())
+        pipe.map_or_else(Vec::new, |pipe| pipe.what_came_within(LAST_WORDS))
     }
 
     fn messages(&self) -> String {
-        let receiver = self
-            .lock()
-            .as_mut()
-            .and_then(|started| started.messages.take());
-        let bytes =
-            receiver.map_or_else(Vec::new, |r| r.recv_timeout(LAST_WORDS).unwrap_or_default());
+        let pipe = self.lock().as_mut().and_then(|s| s.messages.take());
+        let bytes = pipe.map_or_else(Vec::new, |pipe| pipe.what_came_within(LAST_WORDS));
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -275,7 +410,11 @@ impl Outcome {
         if self.ends_within(patience) {
             return;
         }
-        let Some(group) = self.lock().as_ref().and_then(|started| pid(&started.child)) else {
+        let group = self.lock().as_mut().and_then(|started| {
+            started.is_told_to_end = true;
+            pid(&started.child)
+        });
+        let Some(group) = group else {
             return;
         };
         for (signal, time) in [(Signal::TERM, GRACE), (Signal::KILL, GRACE)] {
@@ -299,21 +438,6 @@ impl Outcome {
             }
         }
     }
-}
-
-/// Reads a pipe to its end in a thread of its own.
-fn read_all(pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut kept = Vec::new();
-        let mut pipe = pipe;
-        // What was read before an error counts.
-        let _ = (&mut pipe).take(KEPT).read_to_end(&mut kept);
-        // Nobody may be there to read it any more.
-        let _ = sender.send(kept);
-        let _ = io::copy(&mut pipe, &mut io::sink());
-    });
-    receiver
 }
 
 fn pid(child: &Child) -> Option<Pid> {

@@ -52,37 +52,66 @@ impl Owner {
         if self.boot != boot() {
             return Life::Ended;
         }
-        if namespace("self") == Some(self.namespace) {
-            return match start_of(&self.pid.to_string()) == Some(self.start) {
+        let is_ours = namespace("self") == Some(self.namespace);
+        match view() {
+            View::Own if is_ours => match start_of(&self.pid.to_string()) == Some(self.start) {
                 true => Life::Runs,
                 false => Life::Ended,
-            };
+            },
+            View::Own | View::Outer if self.is_seen_with_inner_number() => Life::Runs,
+            // From the outside all processes of an inner namespace are seen.
+            View::Outer if is_ours => Life::Ended,
+            View::Own if namespace("self") == Some(INITIAL) => Life::Ended,
+            View::Own | View::Outer | View::Other => Life::Unseen,
         }
-        self.life_in_another_namespace()
     }
 
     /// From the outside, processes of inner namespaces are seen, with their inner number last in "NSpid"
     /// (proc_pid_status(5)).
-    fn life_in_another_namespace(&self) -> Life {
-        // Only the initial namespace (its inode is fixed, PROC_PID_INIT_INO in the kernel) sees all others.
-        const INITIAL: u64 = 0xEFFF_FFFC;
-        for process in processes() {
+    fn is_seen_with_inner_number(&self) -> bool {
+        processes().into_iter().any(|process| {
             let name = process.to_string();
-            if namespace(&name) != Some(self.namespace) || start_of(&name) != Some(self.start) {
-                continue;
-            }
-            let status = fs::read_to_string(format!("/proc/{name}/status")).unwrap_or_default();
-            let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-            let inner = inner.and_then(|numbers| numbers.split_whitespace().last());
-            if inner == Some(self.pid.to_string().as_str()) {
-                return Life::Runs;
-            }
-        }
-        match namespace("self") == Some(INITIAL) {
-            true => Life::Ended,
-            false => Life::Unseen,
-        }
+            namespace(&name) == Some(self.namespace)
+                && start_of(&name) == Some(self.start)
+                && numbers_of(&name).last() == Some(&self.pid)
+        })
     }
+}
+
+/// The initial PID namespace: only it sees all others (its inode is fixed, `PROC_PID_INIT_INO` in the kernel).
+const INITIAL: u64 = 0xEFFF_FFFC;
+
+/// Of which PID namespace /proc tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum View {
+    /// Of the one that this process is in.
+    Own,
+    /// Of one outside of it: a container that was given the /proc of its host.
+    Outer,
+    /// Of one in which this process is not seen, or there is no /proc.
+    Other,
+}
+
+fn view() -> View {
+    match numbers_of("self").len() {
+        0 => View::Other,
+        1 => View::Own,
+        _ => View::Outer,
+    }
+}
+
+/// A process's numbers, that of the namespace of /proc first, that of its own last.
+fn numbers_of(process: &str) -> Vec<u32> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let numbers = numbers.unwrap_or_default().split_whitespace();
+    numbers.filter_map(|number| number.parse().ok()).collect()
+}
+
+/// Whether the numbers that /proc has are those by which this process can send signals: else they are other
+/// processes' here.
+pub fn numbers_are_ours() -> bool {
+    view() == View::Own
 }
 
 /// The numbers of the processes that can be seen.

@@ -62,6 +62,46 @@ fn a_program_that_leaves_something_running_does_not_hold_us_up() {
     );
 }
 
+/// A child that is left behind holds the pipes: what the program had printed was once taken as empty.
+#[test]
+fn what_has_arrived_is_used_when_something_left_running_holds_the_pipes() {
+    assert_eq!(
+        sh("echo done; setsid sleep 3 & true").run().unwrap(),
+        "done\n"
+    );
+    let error = sh("echo why >&2; setsid sleep 3 & exit 4")
+        .run()
+        .unwrap_err();
+    assert!(
+        error.to_string().ends_with("(exit status: 4): why"),
+        "{error}"
+    );
+    let begun = sh("echo thinking >&2; setsid sleep 5 & sleep 5").limit(Duration::from_millis(200));
+    let error = begun.run().unwrap_err();
+    assert!(error.to_string().contains("thinking"), "{error}");
+}
+
+#[test]
+fn words_are_hidden_or_refused() {
+    let call = Call::new("printf", ["%s %s"])
+        .hidden("a=secret", "a=...")
+        .operand("x");
+    assert_eq!(call.name(), "printf '%s %s' a=... x");
+    assert_eq!(call.run().unwrap(), "a=secret x");
+    let error = sh("true").operand("-x").run().unwrap_err().to_string();
+    assert!(error.contains("'-x' is no name"), "{error}");
+}
+
+#[test]
+fn what_is_printed_into_a_file_is_read_and_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = Utf8PathBuf::try_from(dir.path().join("out")).unwrap();
+    std::fs::write(&path, "old and longer").unwrap();
+    let printed = sh("echo new").output_to(&path).run().unwrap();
+    assert_eq!(printed, "new\n");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "new\n");
+}
+
 #[test]
 fn an_outcome_tells_how_it_ended() {
     let outcome = Outcome::default();

@@ -119,22 +119,52 @@ pub fn storage_name(name: &str) -> Result<String> {
         Some((path, tag)) if !tag.contains('/') => (path, tag),
         _ => (name, "latest"),
     };
-    let part_fits = |part: &str| {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
-        !part.is_empty() && part.chars().all(fits)
-    };
     let (domain, rest) = match path.split_once('/') {
         Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest),
         _ => ("localhost", path),
     };
-    let tag_fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let fits = rest.split('/').all(part_fits) && !tag.is_empty() && tag.chars().all(tag_fits);
-    if !fits || name.contains('@') {
+    let whole = format!("{domain}/{rest}:{tag}");
+    let fits = domain_fits(domain) && rest.split('/').all(part_fits) && tag_fits(tag);
+    // An id of an image is no name, and a longer name is refused (distribution/reference, NameTotalLengthMax).
+    let is_id = rest.len() == 64 && rest.bytes().all(|b| b.is_ascii_hexdigit());
+    if !fits || is_id || domain.len() + rest.len() >= 255 {
         bail!(
-            "'{name}' cannot name an image in the storage: write NAME[:TAG] or DOMAIN/NAME[:TAG], the name in lower case"
+            "'{name}' cannot name an image in the storage: write NAME[:TAG] or DOMAIN/NAME[:TAG], the name in lower case, of letters, digits and single '.', '_' and '-' between them"
         );
     }
-    Ok(format!("{domain}/{rest}:{tag}"))
+    Ok(whole)
+}
+
+/// A part of a name (distribution/reference, "path-component"): letters and digits, with one of `.`, `_`, `__` or some `-`
+/// between them.
+fn part_fits(part: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let between = part.trim_matches(is_word);
+    let separators = between.split(is_word).filter(|s| !s.is_empty());
+    let fits = |s: &str| matches!(s, "." | "_" | "__") || s.bytes().all(|b| b == b'-');
+    part.starts_with(is_word) && part.ends_with(is_word) && separators.into_iter().all(fits)
+}
+
+/// A host, with its port ("domain").
+fn domain_fits(domain: &str) -> bool {
+    let (host, port) = domain.split_once(':').unwrap_or((domain, "1"));
+    let part_fits = |part: &str| {
+        let is_word = |c: char| c.is_ascii_alphanumeric();
+        part.starts_with(is_word)
+            && part.ends_with(is_word)
+            && part.chars().all(|c| is_word(c) || c == '-')
+    };
+    host.split('.').all(part_fits)
+        && !port.is_empty()
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A tag ("tag").
+fn tag_fits(tag: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    tag.starts_with(is_word)
+        && tag.len() <= 128
+        && tag.chars().all(|c| is_word(c) || c == '.' || c == '-')
 }
 
 /// The transport that `text` begins with, and what follows it.
@@ -225,7 +255,23 @@ mod tests {
         ] {
             assert_eq!(storage_name(given).unwrap(), whole);
         }
+        for right in ["a__b", "a--b.c_d", "host:5000/a", "a:_x", "0/1"] {
+            assert!(storage_name(right).is_ok(), "{right}");
+        }
         for wrong in ["", "A", "a b", "a:", "a/", "a@sha256:0", "a:b c"] {
+            assert!(storage_name(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    /// What the storage refuses was once refused after all the work.
+    #[test]
+    fn names_that_the_storage_refuses_are_refused_first() {
+        let (id, long) = ("0".repeat(64), "a".repeat(256));
+        let tag = format!("a:{}", "t".repeat(129));
+        for wrong in [
+            "a..b", "a___b", ".a", "a-", "-a", "a._b", "a/-b", "a//b", "a:.b", "a:-b", "h.x:y/a",
+            "-h.x/a", &id, &long, &tag,
+        ] {
             assert!(storage_name(wrong).is_err(), "{wrong}");
         }
     }

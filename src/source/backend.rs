@@ -8,6 +8,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
 
 use super::description::Kind;
+use super::record::Counted;
 use crate::process::Call;
 
 /// When a signal ends us, so long a mount that is being made is waited for: ended halfway, nobody
@@ -70,19 +71,23 @@ impl Backend {
         self.kind
     }
 
-    fn unlimited(&self, template: &[&str], about: About<'_>) -> Call {
-        let fill = |word: &&str| {
-            let filled = word.replace("{image}", about.image);
-            filled
-                .replace("{name}", about.name)
-                .replace("{file}", about.file)
-        };
-        Call::new(self.kind.program(), template.iter().map(fill))
+    /// Fills in a row of the table. What is filled in is never looked at again: it may be a user's words.
+    fn unlimited(&self, template: &'static [&'static str], about: About<'_>) -> Call {
+        let mut call = Call::new(self.kind.program(), [""; 0])
             .patience(PATIENCE)
-            .environment(self.environment.clone())
+            .environment(self.environment.clone());
+        for word in template {
+            call = match *word {
+                "{image}" => call.operand(about.image),
+                "{name}" => call.operand(about.name),
+                "{file}" => call.operand(about.file),
+                word => call.word(filled(word, about)),
+            };
+        }
+        call
     }
 
-    fn call(&self, template: &[&str], about: About<'_>) -> Call {
+    fn call(&self, template: &'static [&'static str], about: About<'_>) -> Call {
         self.unlimited(template, about).limit(self.limit)
     }
 
@@ -120,7 +125,7 @@ impl Backend {
     /// (OnBuild, Shell).
     fn whole_config(&self, id: &str) -> Option<String> {
         let image = format!("containers-storage:@{id}");
-        let call = Call::new("skopeo", ["inspect", "--raw", "--config", &image]);
+        let call = Call::new("skopeo", ["inspect", "--raw", "--config"]).operand(image);
         let call = call.limit(self.limit).environment(self.environment.clone());
         let printed = call.run();
         let printed = printed.inspect_err(|e| tracing::debug!("the config as inspected: {e:#}"));
@@ -169,43 +174,41 @@ impl Backend {
         .map(drop)
     }
 
-    /// Takes the image of a layout, which `reference` names with its transport, into the storage
-    /// and gives it the name `name`.
+    /// Takes the image of the layout that has that name in `directory` into the storage and gives it the name
+    /// `name`. Nothing else there may be called `localhost/LAYOUT`.
     ///
     /// # Errors
     /// When the backend fails.
-    pub fn pull_layout(&self, reference: &str, name: &str) -> Result<()> {
+    pub fn pull_layout(&self, directory: &Utf8Path, layout: &str, name: &str) -> Result<()> {
         let of = self.kind.description();
+        let file = &format!("oci:{layout}");
         let about = About {
-            file: reference,
+            file,
             ..About::default()
         };
-        let printed = self.unlimited(of.pull_layout, about).run()?;
-        let image = last_line(&printed);
-        self.call(
-            of.tag,
-            About {
-                image,
-                name,
-                ..About::default()
-            },
-        )
-        .run()
-        .map(drop)
+        let call = self.unlimited(of.pull_layout, about);
+        let printed = call.directory(directory).run()?;
+        let about = About {
+            image: last_line(&printed),
+            name,
+            ..About::default()
+        };
+        self.call(of.tag, about).run()?;
+        let name = &format!("localhost/{layout}");
+        let about = About {
+            name,
+            ..About::default()
+        };
+        self.call(of.untag, about).run().map(drop)
     }
 
     /// The call that builds an image and writes its id to `iidfile`; options and the context are to be added.
-    pub fn build(&self, iidfile: &str, more: &[String]) -> Call {
-        let of = self.kind.description();
-        let mut words = of.build.to_vec();
-        words.extend(more.iter().map(String::as_str));
-        self.unlimited(
-            &words,
-            About {
-                file: iidfile,
-                ..About::default()
-            },
-        )
+    pub fn build(&self, iidfile: &str) -> Call {
+        let about = About {
+            file: iidfile,
+            ..About::default()
+        };
+        self.unlimited(self.kind.description().build, about)
     }
 
     /// The call that mounts an image without a container, where there is one.
@@ -347,6 +350,14 @@ impl Backend {
         }
     }
 
+    /// Whether that may be mounted, by whomever: it is, or the backend does not tell.
+    pub fn may_be_mounted(&self, what: &Counted) -> bool {
+        match what {
+            Counted::Image(id) => self.is_image_mounted(id).unwrap_or(true),
+            Counted::Container(name) | Counted::Made(name) => self.is_there(name).unwrap_or(true),
+        }
+    }
+
     /// Where it keeps what it knows of containers.
     ///
     /// # Errors
@@ -366,6 +377,23 @@ impl Backend {
             _ => bail!("'{name}' does not tell where the storage is"),
         }
     }
+}
+
+/// A word of the table with what it stands for.
+fn filled(word: &str, about: About<'_>) -> String {
+    let Some((before, (name, after))) = word
+        .split_once('{')
+        .and_then(|(before, rest)| Some((before, rest.split_once('}')?)))
+    else {
+        return word.to_owned();
+    };
+    let value = match name {
+        "image" => about.image,
+        "name" => about.name,
+        "file" => about.file,
+        _ => return word.to_owned(),
+    };
+    format!("{before}{value}{after}")
 }
 
 /// Runs a call that prints a JSON array and gives what is at two places of each element.
@@ -438,6 +466,35 @@ mod tests {
         );
         let call = backend(Kind::Buildah).mount("c1").name();
         assert_eq!(call, "buildah mount c1");
+    }
+
+    /// `--build-arg 'FMT={name}: {version} in {file}'` once became a label with a temporary file's path, and
+    /// `--target '{name}'` built another stage.
+    #[test]
+    fn what_is_filled_in_is_not_a_template() {
+        let backend = Backend::new(Kind::Podman, Duration::from_secs(1));
+        let about = About {
+            image: "{name}{file}",
+            name: "{image}",
+            file: "/f",
+        };
+        let call = backend.call(backend.kind.description().create, about);
+        assert!(call.name().contains("--name={image}"), "{}", call.name());
+        assert!(call.name().contains(" {name}{file} "), "{}", call.name());
+    }
+
+    /// `--from=--help` was once an option of podman's.
+    #[test]
+    fn what_names_something_is_no_option() {
+        for kind in Kind::ALL {
+            let backend = Backend::new(kind, Duration::from_secs(1));
+            let error = backend.inspect_image("--help").unwrap_err().to_string();
+            assert!(error.contains("'--help' is no name"), "{error}");
+            let error = backend.mount("-a").run().unwrap_err().to_string();
+            assert!(error.contains("'-a' is no name"), "{error}");
+            let error = backend.pull("--all-tags").unwrap_err().to_string();
+            assert!(error.contains("'--all-tags' is no name"), "{error}");
+        }
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Description {
     pub pull: &'static [&'static str],
     pub pull_layout: &'static [&'static str],
     pub tag: &'static [&'static str],
+    /// Removes one of several names of an image.
+    pub untag: &'static [&'static str],
     pub build: &'static [&'static str],
     /// Mounts an image read-only and counts it; only what can be undone is here.
     pub mount_image: Option<&'static [&'static str]>,
@@ -60,6 +62,7 @@ static PODMAN: Description = Description {
     pull: &["pull", "--quiet", "{image}"],
     pull_layout: &["pull", "--quiet", "{file}"],
     tag: &["tag", "{image}", "{name}"],
+    untag: &["rmi", "{name}"],
     build: &["build", "--iidfile={file}"],
     mount_image: Some(&["image", "mount", "{image}"]),
     unmount_image: &["image", "umount", "{image}"],
@@ -97,6 +100,7 @@ static BUILDAH: Description = Description {
     pull: &["pull", "--quiet", "{image}"],
     pull_layout: &["pull", "--quiet", "{file}"],
     tag: &["tag", "{image}", "{name}"],
+    untag: &["rmi", "{name}"],
     build: &["build", "--iidfile={file}"],
     mount_image: None,
     unmount_image: &[],

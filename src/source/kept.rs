@@ -1,77 +1,45 @@
 //! Mounts that outlive the process, for scripts: `mount` makes them, `umount` undoes them.
 
 use anyhow::{Context, Result, bail};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 
 use super::backend::Backend;
 use super::choice::Backends;
-use super::mount::{TEMPORARY, path_in, remove, unmount};
+use super::mount::{Mounted, TEMPORARY, next_number, remove, unmount};
 use super::record::Counted;
 use super::{find_container, find_image};
-use crate::undo::Undo;
+use crate::process::Owner;
 
-/// How the names of containers go on in which an image stays mounted; its id and a number follow.
+/// How the names of containers go on in which an image stays mounted; its id, who made it and a number follow.
 const KEPT: &str = "kept-";
 
-/// Mounts an image until it is released, and returns where.
+/// Mounts an image. [`Mounted::keep`] makes it stay until it is released; else it goes with the value.
 ///
 /// # Errors
 /// When there is no such image, or the backend fails; nothing is left mounted then.
-pub fn keep_image(backends: &Backends, name: &str) -> Result<Utf8PathBuf> {
+pub fn mount_image(backends: &Backends, name: &str) -> Result<Mounted> {
     let backend = &backends.first();
-    let keep = || -> Result<Utf8PathBuf> {
+    let mount = || -> Result<Mounted> {
         let id = find_image(backend, name)?.id;
-        match backend.mount_image(&id) {
-            Some(call) => mounted(call, backend, &Counted::Image(id)),
-            None => mounted_container(backend, &id),
-        }
+        let own = format!(
+            "{}{}-{}",
+            name_begin(&id),
+            Owner::this_process(),
+            next_number()
+        );
+        Mounted::image_or_container(backend, &id, &own)
     };
-    keep().with_context(|| format!("mounting the image {name} with {}", backend.kind()))
+    mount().with_context(|| format!("mounting the image {name} with {}", backend.kind()))
 }
 
-/// Mounts a container until it is released, and returns where.
+/// Mounts a container. [`Mounted::keep`] makes it stay until it is released; else it goes with the value.
 ///
 /// # Errors
-/// As [`keep_image`].
-pub fn keep_container(backends: &Backends, name: &str) -> Result<Utf8PathBuf> {
+/// As [`mount_image`].
+pub fn mount_container(backends: &Backends, name: &str) -> Result<Mounted> {
     let (backend, _) = find_container(backends, name)?;
-    mounted(
-        backend.mount(name),
-        &backend,
-        &Counted::Container(name.to_owned()),
-    )
-    .with_context(|| format!("mounting the container {name} with {}", backend.kind()))
-}
-
-fn mounted(call: crate::process::Call, backend: &Backend, what: &Counted) -> Result<Utf8PathBuf> {
-    let name = call.name();
-    let printed = call.run()?;
-    path_in(&printed, &name).inspect_err(|_| {
-        if let Err(e) = unmount(backend, what) {
-            tracing::warn!("could not unmount: {e:#}");
-        }
-    })
-}
-
-fn mounted_container(backend: &Backend, id: &str) -> Result<Utf8PathBuf> {
-    let begin = name_begin(id);
-    let others = backend.containers()?;
-    let free = (0..).map(|number| format!("{begin}{number}"));
-    let mut free = free.filter(|name| !others.contains(name));
-    let name = free.next().unwrap_or(begin);
-    let undo = {
-        let (backend, name) = (backend.clone(), name.clone());
-        Undo::later(move || {
-            if let Err(e) = remove(&backend, &name) {
-                tracing::warn!("could not remove the container {name}: {e:#}");
-            }
-        })
-    };
-    backend.create(&name, id)?.run()?;
-    let call = backend.mount(&name);
-    let what = call.name();
-    let printed = call.run()?;
-    undo.disarm_with(|| path_in(&printed, &what))
+    Mounted::container(&backend, name)
+        .with_context(|| format!("mounting the container {name} with {}", backend.kind()))
 }
 
 fn name_begin(id: &str) -> String {
@@ -79,7 +47,7 @@ fn name_begin(id: &str) -> String {
     format!("{TEMPORARY}{KEPT}{short}-")
 }
 
-/// Undoes one [`keep_image`] or [`keep_container`], named by the image, the container, or the
+/// Undoes one [`mount_image`] or [`mount_container`] that was kept, named by the image, the container, or the
 /// path at which it is mounted.
 ///
 /// # Errors

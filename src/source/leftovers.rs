@@ -9,11 +9,11 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::backend::Backend;
 use super::choice::Backends;
-use super::mount::{TEMPORARY, remove, unmount};
-use super::record::{Counted, Record};
+use super::mount::{TEMPORARY, left_alone, remove, unmount};
+use super::record::{Counted, Made, Record};
 use super::working;
 use crate::oci::{remove_abandoned, temporary_directory};
-use crate::process::{Life, Owner, owner_of, processes};
+use crate::process::{Life, Owner, numbers_are_ours, owner_of, processes};
 
 /// A program that still runs for a killed process comes to its own end in this time, or is ended.
 const BY_ITSELF: Duration = Duration::from_secs(10);
@@ -31,6 +31,8 @@ pub struct Leftovers {
     pub failed: Vec<String>,
     /// What may still be in use by a process that cannot be seen from here.
     pub unseen: Vec<String>,
+    /// What is mounted by nobody knows whom, and so stays; a sentence each.
+    pub unknown: Vec<String>,
 }
 
 impl Leftovers {
@@ -101,6 +103,16 @@ fn is_left(owner: &Owner, what: &str, found: &mut Leftovers) -> bool {
 
 /// Lets programs come to their end that run for processes which have ended, or ends them.
 fn end_programs(found: &mut Leftovers) {
+    if !numbers_are_ours() {
+        // By the numbers that are seen others would be ended here.
+        let left = processes()
+            .into_iter()
+            .filter(|process| is_orphan(*process));
+        found
+            .unseen
+            .extend(left.map(|process| format!("process {process}")));
+        return;
+    }
     let start = Instant::now();
     let mut signals = [(BY_ITSELF, Signal::TERM), (BY_ITSELF + GRACE, Signal::KILL)].into_iter();
     let mut next = signals.next();
@@ -144,8 +156,8 @@ fn unmount_recorded(backends: &Backends, found: &mut Leftovers) {
     };
     for (owner, record) in records {
         let what = match record.mounted() {
-            Counted::Image(id) => format!("mount of the image {id}"),
-            Counted::Container(name) => format!("mount of the container {name}"),
+            Counted::Made(name) => format!("container {name}"),
+            mounted => format!("mount of {mounted}"),
         };
         if !is_left(&owner, &what, found) {
             continue;
@@ -153,25 +165,36 @@ fn unmount_recorded(backends: &Backends, found: &mut Leftovers) {
         let Some(kind) = record.backend() else {
             continue;
         };
-        let outcome = unmount_one(&backends.like(kind), &record);
-        if outcome.is_ok() {
-            record.remove();
-        }
-        match outcome {
-            Ok(true) => found.removed.push(what),
+        let backend = backends.like(kind).with_environment(record.environment());
+        match unmount_one(&backend, &record) {
+            Ok(Made::Yes) => found.removed.push(what),
             // It was killed before anything was mounted.
-            Ok(false) => {}
-            Err(e) => found.failed.push(format!("{what}: {e:#}")),
+            Ok(Made::No) => {}
+            Ok(Made::Unknown) => found.unknown.push(left_alone(&backend, record.mounted())),
+            Err(e) => {
+                found.failed.push(format!("{what}: {e:#}"));
+                continue;
+            }
         }
+        record.remove();
     }
 }
 
-/// Undoes the mount of a record, if it was made.
-fn unmount_one(backend: &Backend, record: &Record) -> Result<bool> {
-    let backend = &backend.with_environment(record.environment());
-    match record.mounted() {
-        Counted::Image(id) if !backend.is_image_mounted(id)? => Ok(false),
-        Counted::Container(name) if !backend.is_there(name)? => Ok(false),
-        what => unmount(backend, what).map(|()| true),
+/// Undoes the mount of a record, if it was made and is still there.
+fn unmount_one(backend: &Backend, record: &Record) -> Result<Made> {
+    let what = record.mounted();
+    let is_there = match what {
+        Counted::Image(id) => backend.is_image_mounted(id)?,
+        Counted::Container(name) | Counted::Made(name) => backend.is_there(name)?,
+    };
+    let made = match what {
+        // Nobody else gives such a name.
+        Counted::Made(_) => Made::Yes,
+        _ => record.made(),
+    };
+    match (is_there, made) {
+        (false, _) => Ok(Made::No),
+        (true, Made::Yes) => unmount(backend, what).map(|()| Made::Yes),
+        (true, other) => Ok(other),
     }
 }

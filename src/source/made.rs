@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use super::backend::Backend;
 use super::choice::Backends;
 use super::mount::warn_of_leftover;
 use super::working;
 use crate::oci::Stage;
-use crate::process::{Outcome, Owner};
+use crate::process::{Call, Outcome, Owner};
 use crate::undo::Undo;
 
 /// What is built, as `podman build` and `buildah build` call it.
@@ -32,35 +32,62 @@ pub struct BuildOptions {
 }
 
 impl BuildOptions {
-    fn words(&self) -> Vec<String> {
-        let mut words = Vec::new();
-        words.extend(self.file.iter().map(|file| format!("--file={file}")));
-        words.extend(
-            self.build_args
-                .iter()
-                .map(|arg| format!("--build-arg={arg}")),
-        );
-        words.extend(
-            self.target
-                .iter()
-                .map(|target| format!("--target={target}")),
-        );
-        words.extend(
-            self.platform
-                .iter()
-                .map(|platform| format!("--platform={platform}")),
-        );
-        // The backend does not take the one with the other.
-        if !self
-            .more
-            .iter()
-            .any(|option| option.starts_with("--no-hosts"))
-        {
-            words.push(working::mark());
+    /// Adds the options and the context to a call that builds. What a user gives to the build is told by its name
+    /// alone: its value may be a secret.
+    fn add_to(&self, call: Call, file: Option<&Utf8Path>) -> Call {
+        let mut call = call;
+        if let Some(file) = file {
+            call = call.word(format!("--file={file}"));
         }
-        words.extend(self.more.iter().cloned());
-        words.push(self.context.to_string());
-        words
+        for argument in &self.build_args {
+            call = match argument.split_once('=') {
+                Some((name, _)) => call.hidden(
+                    format!("--build-arg={argument}"),
+                    format!("--build-arg={name}=..."),
+                ),
+                None => call.word(format!("--build-arg={argument}")),
+            };
+        }
+        if let Some(target) = &self.target {
+            call = call.word(format!("--target={target}"));
+        }
+        if let Some(platform) = &self.platform {
+            call = call.word(format!("--platform={platform}"));
+        }
+        // The backend does not take the one with the other.
+        let is_no_hosts = |option: &String| option.starts_with("--no-hosts");
+        if !self.more.iter().any(is_no_hosts) {
+            call = call.word(working::mark());
+        }
+        for option in &self.more {
+            let shown = match option.split_once('=') {
+                _ if !option.starts_with('-') => "...".to_owned(),
+                Some((name, _)) => format!("{name}=..."),
+                None => option.clone(),
+            };
+            call = call.hidden(option, shown);
+        }
+        // A directory may have a name that the backend would take for an option, or for standard input.
+        call.word(match self.context.as_str().starts_with('-') {
+            true => format!("./{}", self.context),
+            false => self.context.to_string(),
+        })
+    }
+
+    /// Where the Containerfile is that is named: seen from here, else in the context, as the backends look for it.
+    fn find_file(&self) -> Result<Option<Utf8PathBuf>> {
+        let Some(file) = &self.file else {
+            return Ok(None);
+        };
+        let places = [file.clone(), self.context.join(file)];
+        let found = places.iter().find(|path| path.is_file());
+        let found = found.with_context(|| {
+            format!(
+                "there is no Containerfile at {file}, seen from here or from the context {}",
+                self.context
+            )
+        })?;
+        Ok(Some(found.clone()))
     }
 }
 
@@ -75,9 +102,7 @@ pub fn build(backends: &Backends, options: &BuildOptions) -> Result<String> {
         "the context {} is no directory; give the one that holds the Containerfile and what it copies",
         options.context
     );
-    if let Some(file) = &options.file {
-        ensure!(file.is_file(), "there is no Containerfile at {file}");
-    }
+    let file = options.find_file()?;
     let backend = backends.first();
     // Dropped after the guard below, which needs nothing of it.
     let stage = Stage::new_temporary()?;
@@ -92,12 +117,12 @@ pub fn build(backends: &Backends, options: &BuildOptions) -> Result<String> {
                 remove_working(&backend);
             }
         })
+        .called("containers in which an image is built")
     };
     // What a killed backend leaves in its directory of temporary files goes with ours.
     let temporary = [("TMPDIR".to_owned(), stage.path().to_string())];
-    let call = backend
-        .build(iidfile.as_str(), &options.words())
-        .environment(temporary);
+    let call = backend.build(iidfile.as_str()).environment(temporary);
+    let call = options.add_to(call, file.as_deref());
     call.shown().run_telling(&outcome).with_context(|| {
         format!(
             "building the image in {} with {}",

@@ -17,14 +17,14 @@ use anyhow::{Context, Result, anyhow};
 use camino::Utf8Path;
 
 pub use choice::{Backends, Choice, USUAL_LIMIT};
-pub use kept::{keep_container, keep_image, release};
+pub use kept::{mount_container, mount_image, release};
 pub use leftovers::{Leftovers, remove_leftovers};
 pub use made::{BuildOptions, build};
+pub use mount::Mounted;
 pub use storage::store_layout;
 pub use unshare::{Unshared, enter};
 
 use backend::{Backend, Inspected};
-use mount::Mounted;
 
 use crate::oci::BaseConfig;
 

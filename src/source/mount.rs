@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::backend::{Backend, last_line};
-use super::record::{Counted, Record};
+use super::record::{Counted, Made, Record};
 use crate::process::{Call, Outcome, Owner};
 use crate::undo::Undo;
 
@@ -20,7 +20,8 @@ const UNDO_LIMIT: Duration = Duration::from_secs(60);
 /// A mounted root filesystem; it is unmounted with this value, or by a signal.
 pub struct Mounted {
     path: Utf8PathBuf,
-    _undo: Undo,
+    undo: Undo,
+    record: Option<Record>,
 }
 
 impl Mounted {
@@ -29,20 +30,41 @@ impl Mounted {
         &self.path
     }
 
+    /// Leaves it mounted: it is nobody's to undo from now on but the user's.
+    pub fn keep(self) {
+        let Self { undo, record, .. } = self;
+        let forget = || {
+            if let Some(record) = &record {
+                record.remove();
+            }
+            Ok::<_, std::convert::Infallible>(())
+        };
+        let Ok(()) = undo.disarm_with(forget);
+    }
+
     /// Mounts the image with that id: read-only where the backend can, else through a container that is never run.
     ///
     /// # Errors
     /// When the backend fails, or the mount cannot be seen from here; everything is undone then.
     pub fn image(backend: &Backend, id: &str) -> Result<Self> {
+        let own = format!("{TEMPORARY}{}-{}", Owner::this_process(), next_number());
+        Self::image_or_container(backend, id, &own)
+    }
+
+    /// As [`Mounted::image`], with the name of the container, if one is needed.
+    ///
+    /// # Errors
+    /// As [`Mounted::image`].
+    pub fn image_or_container(backend: &Backend, id: &str, name: &str) -> Result<Self> {
         let Some(call) = backend.mount_image(id) else {
-            return Self::temporary_container(backend, id);
+            return Self::new_container(backend, id, name);
         };
         let outcome = Outcome::default();
         let counted = Counted::Image(id.to_owned());
         match Self::counted(backend, call, counted, &outcome) {
             Err(why) if outcome.has_refused() => {
                 tracing::info!("mounting through a container, because: {why:#}");
-                Self::temporary_container(backend, id).with_context(|| {
+                Self::new_container(backend, id, name).with_context(|| {
                     format!(
                         "mounting it through a container, after mounting the image failed ({why:#})"
                     )
@@ -62,55 +84,79 @@ impl Mounted {
     }
 
     /// Makes a mount that the backend counts. It is on record before it is made, for the case that nobody is
-    /// left to undo it.
+    /// left to undo it, and the backend itself writes what it made to that record.
     fn counted(backend: &Backend, call: Call, what: Counted, outcome: &Outcome) -> Result<Self> {
         let record = Record::new(backend.kind(), what.clone());
-        record.write();
+        let called = format!("the mount of {what}");
+        let name = call.name();
+        let call = match record.write() {
+            Some(output) => call.output_to(output),
+            None => call,
+        };
         let undo = {
-            let (backend, outcome) = (backend.clone(), outcome.clone());
+            let (backend, outcome, record) = (backend.clone(), outcome.clone(), record.clone());
             Undo::later(move || {
-                if is_mounted(&outcome, &backend, &what) {
-                    if let Err(e) = unmount(&backend, &what) {
-                        return warn_of_leftover("unmount", &e);
+                match made(&outcome, &record) {
+                    Made::Yes => {
+                        if let Err(e) = unmount(&backend, record.mounted()) {
+                            return warn_of_leftover("unmount", &e);
+                        }
+                    }
+                    Made::No => {}
+                    Made::Unknown => {
+                        if backend.within(UNDO_LIMIT).may_be_mounted(record.mounted()) {
+                            tracing::warn!("{}", left_alone(&backend, record.mounted()));
+                        }
                     }
                 }
                 record.remove();
             })
+            .called(called)
         };
-        let name = call.name();
         let printed = call.run_telling(outcome)?;
         Ok(Self {
             path: path_in(&printed, &name)?,
-            _undo: undo,
+            undo,
+            record: Some(record),
         })
     }
 
-    /// Makes a container of the image and mounts that.
-    fn temporary_container(backend: &Backend, id: &str) -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{TEMPORARY}{}-{number}", Owner::this_process());
+    /// Makes a container of the image, with a name that nobody else gives, and mounts that.
+    fn new_container(backend: &Backend, id: &str, name: &str) -> Result<Self> {
+        let record = Record::new(backend.kind(), Counted::Made(name.to_owned()));
+        // By its name it is known whose it is: only what is mounted in it is counted.
+        record.write();
         let outcome = Outcome::default();
         let undo = {
-            let (backend, name, outcome) = (backend.clone(), name.clone(), outcome.clone());
+            let (backend, name) = (backend.clone(), name.to_owned());
+            let (outcome, record) = (outcome.clone(), record.clone());
+            let called = format!("the container {name}");
             Undo::later(move || {
-                if !outcome.is_started() {
-                    return;
+                if outcome.is_started() {
+                    if let Err(e) = remove(&backend, &name) {
+                        return warn_of_leftover("remove a container", &e);
+                    }
                 }
-                if let Err(e) = remove(&backend, &name) {
-                    warn_of_leftover("remove a container", &e);
-                }
+                record.remove();
             })
+            .called(called)
         };
-        backend.create(&name, id)?.run_telling(&outcome)?;
-        let call = backend.mount(&name);
+        backend.create(name, id)?.run_telling(&outcome)?;
+        let call = backend.mount(name);
         let what = call.name();
         let printed = call.run()?;
         Ok(Self {
             path: path_in(&printed, &what)?,
-            _undo: undo,
+            undo,
+            record: Some(record),
         })
     }
+}
+
+/// A number that no other name of this process has.
+pub fn next_number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A result is not worth less because something could not be undone.
@@ -118,28 +164,40 @@ pub fn warn_of_leftover(what: &str, why: &anyhow::Error) {
     tracing::warn!("could not {what}: {why:#}; 'apt-ostree-helper umount --leftovers' tries again");
 }
 
-/// Whether a mount has been made that is to be undone.
-fn is_mounted(outcome: &Outcome, backend: &Backend, what: &Counted) -> bool {
-    if outcome.is_unknown() {
-        return match what {
-            Counted::Image(id) => backend
-                .within(UNDO_LIMIT)
-                .is_image_mounted(id)
-                .unwrap_or(true),
-            Counted::Container(_) => true,
-        };
+/// What is said of a mount of which nobody knows whose it is.
+pub fn left_alone(backend: &Backend, what: &Counted) -> String {
+    format!(
+        "{what} is left as it is: it is mounted, and it cannot be known whether by a call that was ended halfway; if nobody else uses it, '{}' undoes it",
+        undoing(backend, what).name()
+    )
+}
+
+/// Whether a mount has been made that is to be undone: by how the call ended, or by what it said of it.
+fn made(outcome: &Outcome, record: &Record) -> Made {
+    match (outcome.is_started(), outcome.is_success()) {
+        (false, _) => Made::No,
+        (true, true) => Made::Yes,
+        (true, false) if outcome.has_refused() => Made::No,
+        (true, false) => record.made(),
     }
-    outcome.is_success()
+}
+
+fn undoing(backend: &Backend, what: &Counted) -> Call {
+    match what {
+        Counted::Image(id) => backend.unmount_image(id),
+        Counted::Container(name) => backend.unmount(name),
+        Counted::Made(name) => backend.remove(name),
+    }
 }
 
 /// Undoes one mount that is counted.
 pub fn unmount(backend: &Backend, what: &Counted) -> Result<()> {
-    let backend = backend.within(UNDO_LIMIT);
-    let call = match what {
-        Counted::Image(id) => backend.unmount_image(id),
-        Counted::Container(name) => backend.unmount(name),
-    };
-    call.run_unguarded().map(drop)
+    match what {
+        Counted::Made(name) => remove(backend, name),
+        what => undoing(&backend.within(UNDO_LIMIT), what)
+            .run_unguarded()
+            .map(drop),
+    }
 }
 
 /// Removes a container, if it is there.

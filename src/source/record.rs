@@ -1,18 +1,22 @@
 //! Mounts that a backend only counts cannot carry a name, so that each of ours is on record in a
-//! file, from before it is made until after it is undone: what a killed process left is found there.
+//! file, from before it is made until after it is undone: what a killed process left is found there. The backend
+//! prints the path of a mount when it has made it, and does so into a file beside the record: so the mount is known
+//! to have been made, or not, whoever of both is killed when. Where it is not known, the mount is left alone.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
-use super::backend::storage_environment;
+use super::backend::{last_line, storage_environment};
 use super::description::Kind;
 use super::is_in_user_namespace;
+use super::mount::next_number;
 use crate::process::Owner;
 
 /// What is mounted.
@@ -23,6 +27,28 @@ pub enum Counted {
     Image(String),
     /// A container.
     Container(String),
+    /// A container that was made to be mounted, and goes with its mount.
+    Made(String),
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image(id) => write!(f, "the image {id}"),
+            Self::Container(name) | Self::Made(name) => write!(f, "the container {name}"),
+        }
+    }
+}
+
+/// Whether a mount on record came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// The backend has said so.
+    Yes,
+    /// It was never asked.
+    No,
+    /// It has said nothing, and may have been ended halfway.
+    Unknown,
 }
 
 /// The record of one mount.
@@ -43,9 +69,8 @@ struct Content {
 impl Record {
     /// A record for this process, not written yet.
     pub fn new(backend: Kind, mounted: Counted) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = directory().map(|dir| dir.join(format!("{}.{number}", Owner::this_process())));
+        let name = format!("{}.{}", Owner::this_process(), next_number());
+        let path = directory().map(|dir| dir.join(name));
         let content = Content {
             backend: backend.program().to_owned(),
             mounted,
@@ -57,15 +82,30 @@ impl Record {
         }
     }
 
-    /// Writes it. Where that cannot be done, only what a SIGKILL leaves behind is not found again.
-    pub fn write(&self) {
-        let write = || -> Result<()> {
+    /// Writes it, and gives the file that is to have what the backend prints. Where that cannot be done, only what a
+    /// SIGKILL leaves behind is not found again.
+    pub fn write(&self) -> Option<Utf8PathBuf> {
+        let write = || -> Result<Utf8PathBuf> {
             let path = self.path.as_ref().context("there is no directory for it")?;
             let text = serde_json::to_vec(&self.content)?;
-            fs::write(path, text).with_context(|| format!("writing {path}"))
+            fs::write(path, text).with_context(|| format!("writing {path}"))?;
+            Ok(output_beside(path))
         };
-        if let Err(e) = write() {
-            tracing::debug!("the mount is not on record: {e:#}");
+        let written = write();
+        let told = written.inspect_err(|e| tracing::debug!("the mount is not on record: {e:#}"));
+        told.ok()
+    }
+
+    /// Whether what is on record has been made, by what the backend has printed: the path, at its very end.
+    pub fn made(&self) -> Made {
+        let Some(path) = &self.path else {
+            return Made::Unknown;
+        };
+        match fs::read_to_string(output_beside(path)) {
+            Ok(printed) if last_line(&printed).starts_with('/') => Made::Yes,
+            // The file is made before the backend is started.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Made::No,
+            _ => Made::Unknown,
         }
     }
 
@@ -74,6 +114,7 @@ impl Record {
         if let Some(path) = &self.path {
             // It was not written, or somebody cleaned up.
             let _ = fs::remove_file(path);
+            let _ = fs::remove_file(output_beside(path));
         }
     }
 
@@ -89,6 +130,14 @@ impl Record {
             .with_context(|| format!("reading {directory}"))?
         {
             let path = entry?.path().to_owned();
+            if path.extension() == Some(OUTPUT) {
+                let record = path.with_extension("");
+                if !record.exists() {
+                    // Its record went when it was being removed.
+                    let _ = fs::remove_file(&path);
+                }
+                continue;
+            }
             let name = path.file_name().unwrap_or_default();
             let owner = name
                 .rsplit_once('.')
@@ -130,6 +179,16 @@ impl Record {
     }
 }
 
+/// How the name of the file goes on that has what the backend printed.
+const OUTPUT: &str = "out";
+
+fn output_beside(record: &Utf8Path) -> Utf8PathBuf {
+    format!("{record}.{OUTPUT}").into()
+}
+
+/// The variable that names another directory for the records.
+const RUN_DIRECTORY: &str = "APT_OSTREE_HELPER_RUN";
+
 /// Where the records of this user are: gone with the mounts when the machine starts anew.
 fn directory() -> Result<Utf8PathBuf> {
     let uid = rustix::process::getuid().as_raw();
@@ -137,7 +196,9 @@ fn directory() -> Result<Utf8PathBuf> {
     let set = std::env::var("XDG_RUNTIME_DIR")
         .ok()
         .filter(|dir| Utf8Path::new(dir).is_dir());
+    let named = std::env::var(RUN_DIRECTORY).ok().filter(|d| !d.is_empty());
     let directory = match (rootless, set) {
+        _ if named.is_some() => named.unwrap_or_default().into(),
         (true, Some(runtime)) => Utf8PathBuf::from(runtime).join("apt-ostree-helper"),
         (true, None) => {
             // In the user namespace of podman or buildah everybody is root; they tell who it is.

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use super::backend::Backend;
 use super::choice::Backends;
 use crate::oci::Stage;
-use crate::undo::{self, Undo};
+use crate::undo::{self, Notice, Teller, Undo};
 
 /// The variable that tells the program inside where the one outside listens.
 const VARIABLE: &str = "APT_OSTREE_HELPER_OUTSIDE";
@@ -37,12 +37,12 @@ pub enum Unshared {
 ///
 /// # Errors
 /// When there is no such namespace for the user: it needs subordinate ids (subuid(5)).
-pub fn enter(backends: &Backends, announce: impl Fn(&str) + Send + 'static) -> Result<Unshared> {
+pub fn enter(backends: &Backends, tell: Teller) -> Result<Unshared> {
     if let Some(path) = std::env::var_os(VARIABLE) {
         check_ids()?;
         let stream = UnixStream::connect(&path)
             .context("reaching the process outside of the user namespace")?;
-        end_with(stream, announce)?;
+        end_with(stream, tell)?;
         return Ok(Unshared::Here);
     }
     if rustix::process::geteuid().is_root() {
@@ -67,16 +67,15 @@ fn check_ids() -> Result<()> {
 }
 
 /// Ends this process in order when the one outside says so or is gone.
-fn end_with(mut stream: UnixStream, announce: impl Fn(&str) + Send + 'static) -> Result<()> {
+fn end_with(mut stream: UnixStream, tell: Teller) -> Result<()> {
     std::thread::Builder::new()
         .name("outside".into())
         .spawn(move || {
             let mut byte = [0];
             // A byte or the end of the stream: it is over either way.
             let _ = stream.read(&mut byte);
-            announce("the process outside ends");
-            undo::undo_all_for_exit();
-            std::process::exit(128 + Signal::TERM.as_raw());
+            tell(Notice::Begins("the process outside ends"));
+            undo::undo_all_and_exit(&tell, 128 + Signal::TERM.as_raw());
         })
         .context("starting a thread")?;
     Ok(())
@@ -105,6 +104,7 @@ fn run_inside(backend: &Backend) -> Result<ExitStatus> {
         },
     )
     .with_context(|| format!("starting {} unshare", backend.kind()))?;
+    let undo = undo.called("what the process in the user namespace has mounted or started");
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::backend::Backend;
 use super::mount::remove;
-use crate::process::{Owner, processes};
+use crate::process::{Owner, numbers_are_ours, processes};
 
 /// What follows the owner in the name of the host: a domain that never exists (RFC 6761, 6.4).
 const DOMAIN: &str = ".apt-ostree-helper.invalid";
@@ -99,6 +99,9 @@ impl Working {
         let Ok(root) = fs::metadata(&self.mountpoint) else {
             return false;
         };
+        if !numbers_are_ours() {
+            return false;
+        }
         let mut found = false;
         for process in processes() {
             // The same file system object, in whichever mount namespace.

@@ -12,6 +12,7 @@ mod disk_xattrs;
 mod filter;
 mod lookup;
 mod mounts;
+mod odd;
 mod scan;
 mod xattrs;
 

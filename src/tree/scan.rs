@@ -16,6 +16,7 @@ use super::directory::{Directory, Stamp};
 use super::disk_xattrs;
 use super::filter::Verdict;
 use super::mounts;
+use super::odd::Odd;
 use super::{EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder, Xattrs};
 
 /// How many faults of a rootfs are listed before the rest is only counted.
@@ -51,6 +52,7 @@ pub fn scan(path: &Utf8Path, filter: &Filter) -> Result<(Tree, Directory)> {
         stamps: vec![Stamp::of(&stat)],
         faults: Vec::new(),
         fault_count: 0,
+        odd: Odd::new(),
     };
     walk.run(&handle)
         .with_context(|| format!("reading rootfs {path}"))?;
@@ -62,11 +64,17 @@ pub fn scan(path: &Utf8Path, filter: &Filter) -> Result<(Tree, Directory)> {
             0 => String::new(),
             n => format!("\n  and {n} more"),
         };
-        bail!("rootfs {path} has entries that no image can hold:\n  {list}{rest}");
+        let stores: String = walk
+            .odd
+            .stores()
+            .map(|store| format!("\n{store}"))
+            .collect();
+        bail!("rootfs {path} has entries that no image can hold:\n  {list}{rest}{stores}");
     }
     for unmatched in filter.unmatched() {
         tracing::warn!("--prune /{unmatched}: there is no such path in the rootfs");
     }
+    walk.odd.tell();
     let (tree, new_ids) = walk.builder.finish();
     let mut stamps = vec![Stamp::default(); tree.len()];
     for (stamp, id) in walk.stamps.into_iter().zip(new_ids) {
@@ -137,6 +145,7 @@ struct Walk<'f> {
     stamps: Vec<Stamp>,
     faults: Vec<String>,
     fault_count: usize,
+    odd: Odd,
 }
 
 impl Walk<'_> {
@@ -209,6 +218,9 @@ impl Walk<'_> {
                 },
                 _ => String::new(),
             };
+            if kind == Kind::Regular {
+                self.odd.see_file(dir, name, &full, &stat);
+            }
             let xattrs = self
                 .xattrs(dir, name, kind)
                 .with_context(|| format!("reading the extended attributes of /{full}"))?;
