@@ -1,13 +1,14 @@
 //! `inspect` and `diff`.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use camino::Utf8PathBuf;
 use clap::Args;
 
-use super::args::{AccessArgs, LogArgs};
+use super::args::{AccessArgs, LogArgs, check_parent};
 use super::{EndsWith, print_result};
 use crate::pipeline::{self, Difference};
 use crate::registry::Reference;
-use crate::report::{difference_text, inspected_text};
+use crate::report::{difference_page, difference_text, found_text, inspected_page, inspected_text};
 
 /// The status of `diff --exit-code` for images that are not the same.
 const DIFFERENT: u8 = 3;
@@ -27,8 +28,21 @@ pub struct InspectArgs {
     #[arg(long)]
     packages: bool,
 
+    /// Tell the layer, the component and the package of a path in the image, or of what is below it; may be given
+    /// several times
+    #[arg(long = "path", value_name = "PATH")]
+    paths: Vec<String>,
+
+    /// List the files of a component, or of all parts of a source
+    #[arg(long = "component", value_name = "NAME", conflicts_with = "paths")]
+    components: Vec<String>,
+
+    /// Write a page that shows the image to a file: it needs no network and no other file
+    #[arg(long, value_name = "FILE")]
+    html: Option<Utf8PathBuf>,
+
     /// Print a JSON description, packages included
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["paths", "components"])]
     json: bool,
 
     #[command(flatten)]
@@ -55,6 +69,10 @@ pub struct DiffArgs {
     /// End with status 3 when the images are not the same
     #[arg(long)]
     exit_code: bool,
+
+    /// Write a page that shows the update to a file: it needs no network and no other file
+    #[arg(long, value_name = "FILE")]
+    html: Option<Utf8PathBuf>,
 
     /// Print a JSON description
     #[arg(long)]
@@ -83,19 +101,44 @@ impl DiffArgs {
 
 /// Inspects and prints.
 pub fn inspect(args: &InspectArgs) -> Result<()> {
-    let image = pipeline::inspect(&args.image, &args.access.access())?.summary;
+    if let Some(file) = &args.html {
+        check_parent(file)?;
+    }
+    let image = pipeline::inspect(&args.image, &args.access.access())?;
+    if let Some(file) = &args.html {
+        let page = inspected_page(&args.image.to_string(), &image);
+        std::fs::write(file, page).with_context(|| format!("writing the page {file}"))?;
+    }
+    if !args.paths.is_empty() || !args.components.is_empty() {
+        let mut text = String::new();
+        for path in &args.paths {
+            text += &found_text(&image.files_at(path)?, path);
+        }
+        for name in &args.components {
+            text += &found_text(&image.files_of(name)?, name);
+        }
+        return print_result(&text);
+    }
     print_result(&match args.json {
-        true => serde_json::to_string_pretty(&image)? + "\n",
-        false => inspected_text(&image, args.packages),
+        true => serde_json::to_string_pretty(&image.summary)? + "\n",
+        false => inspected_text(&image.summary, args.packages),
     })
 }
 
 /// Compares and prints.
 pub fn diff(args: &DiffArgs) -> Result<()> {
+    if let Some(file) = &args.html {
+        check_parent(file)?;
+    }
     let access = args.access.access();
     let old = pipeline::inspect(&args.old, &access)?;
     let new = pipeline::inspect(&args.new, &access)?;
     let difference = Difference::of(&old, &new);
+    if let Some(file) = &args.html {
+        let names = (args.old.to_string(), args.new.to_string());
+        let page = difference_page((&names.0, &names.1), &old, &new, &difference);
+        std::fs::write(file, page).with_context(|| format!("writing the page {file}"))?;
+    }
     print_result(&match args.json {
         true => serde_json::to_string_pretty(&difference)? + "\n",
         false => difference_text(&difference),

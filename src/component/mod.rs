@@ -16,6 +16,7 @@ use crate::dpkg::{self, Database, Package};
 use crate::tree::{EntryId, Hint, Tree};
 
 pub use files::TreeFiles;
+pub use packages::owned_entries;
 use parts::SourceParts;
 
 /// A set of entries that change together, and so belong into one layer.

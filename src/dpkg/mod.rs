@@ -18,6 +18,7 @@ mod owned;
 mod package;
 mod stanza;
 mod status;
+mod version;
 
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ mod tests;
 pub use chance::{change_chance, update_of};
 use diversions::Diversions;
 use status::Packages;
+pub use version::compare_versions;
 
 /// Where dpkg keeps its database, and where image builders move it so that it is not under `/var`.
 const ADMIN_DIRS: [&str; 2] = ["/var/lib/dpkg", "/usr/lib/sysimage/dpkg"];

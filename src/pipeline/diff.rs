@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::component_changes::{ComponentChange, ComponentChanges, Cost};
+use super::image_components::source;
 use super::inspect::{InspectedImage, InspectedPackage};
+use crate::dpkg::compare_versions;
 
 /// How many files are named of a layer that changed without a package.
 const NAMED_FILES: usize = 5;
@@ -28,8 +31,15 @@ pub struct Difference {
     pub bytes_kept: u64,
     /// Bytes of the others, as stored: what a client fetches that has the first.
     pub bytes_fetched: u64,
+    /// Of those, bytes of files that the first image has nowhere: with any layers at all, a client that fetches whole
+    /// files fetches that much.
+    pub floor_bytes: u64,
+    /// The sources, and what no package owns, that cost the most of the bytes to fetch.
+    pub costs: Vec<Cost>,
     /// The others.
     pub fetched: Vec<FetchedLayer>,
+    /// The components of the second image and those that only the first has, and what became of them.
+    pub components: Vec<ComponentChange>,
 }
 
 /// A package of another version.
@@ -43,6 +53,10 @@ pub struct ChangedPackage {
     pub from: String,
     /// Its version in the second.
     pub to: String,
+    /// Its source in the second.
+    pub source: String,
+    /// Whether the version in the second is lower.
+    pub downgraded: bool,
 }
 
 /// A layer of the second image that the first does not have.
@@ -116,6 +130,7 @@ impl Difference {
             .filter(|(_, layer)| !known.contains(layer.digest.as_str()))
             .map(|(at, _)| fetched_layer(at, old, new, &sources))
             .collect();
+        let component_changes = ComponentChanges::of(old, new, &known);
         Self {
             old: old.summary.digest.clone(),
             new: new.summary.digest.clone(),
@@ -129,11 +144,16 @@ impl Difference {
                     architecture: new.architecture.clone(),
                     from: old.version.clone(),
                     to: new.version.clone(),
+                    source: new.source.clone(),
+                    downgraded: compare_versions(&new.version, &old.version).is_lt(),
                 })
                 .collect(),
             added,
             removed,
+            floor_bytes: component_changes.floor_bytes,
+            costs: component_changes.costs,
             fetched,
+            components: component_changes.components,
         }
     }
 
@@ -159,12 +179,10 @@ fn fetched_layer(
     sources: &BTreeSet<&str>,
 ) -> FetchedLayer {
     let layer = &new.summary.layers[at];
-    // A part of a large source is named after it: `perl:usr/share/perl`.
-    let source = |component: &String| component.split(':').next().unwrap_or_default().to_owned();
     let updated = layer
         .components
         .iter()
-        .filter(|component| sources.contains(source(component).as_str()));
+        .filter(|component| sources.contains(source(component)));
     let updated: Vec<String> = updated.cloned().collect();
     let (mut unchanged_bytes, mut time_bytes) = (0, 0);
     let mut files = Vec::new();

@@ -8,6 +8,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::byte_code;
+use super::image_components::{FileOwners, ImageComponent};
 use super::labels;
 use super::layer_plan::{LABEL, LayerPlan};
 use super::previous::of_annotations;
@@ -37,6 +38,8 @@ pub struct Inspected {
     pub encapsulated: bool,
     /// Its layers, the lowest first.
     pub layers: Vec<InspectedLayer>,
+    /// Its components as its files and dpkg's database tell them, by layer, then the largest first.
+    pub components: Vec<ImageComponent>,
     /// Its packages, by name.
     pub packages: Vec<InspectedPackage>,
 }
@@ -69,6 +72,8 @@ pub struct InspectedPackage {
     pub version: String,
     /// Its source.
     pub source: String,
+    /// The version of that.
+    pub source_version: String,
 }
 
 /// A file or link of an image.
@@ -84,6 +89,8 @@ pub struct ImageFile {
     pub timeless: Option<Checksum>,
     /// Seconds since the epoch.
     pub mtime: i64,
+    /// Where a symbolic link points.
+    pub target: Option<String>,
 }
 
 /// An image with its files.
@@ -92,6 +99,8 @@ pub struct InspectedImage {
     pub summary: Inspected,
     /// Its files and links by path, as the system sees them (`etc`, not `usr/etc`, where there is only one).
     pub files: BTreeMap<String, ImageFile>,
+    /// Which component and which package has each of them.
+    pub owners: FileOwners,
 }
 
 /// Reads an image whole.
@@ -116,7 +125,10 @@ fn read(image: &Image) -> Result<InspectedImage> {
     }
     let labels = &image.config.labels;
     let commit = labels.get(labels::COMMIT);
-    let packages = reader.packages()?;
+    let files = DatabaseFiles(&reader.database);
+    let database = Database::load(&files, None).context("reading dpkg's database")?;
+    let layers = layers(image, &reader);
+    let owners = FileOwners::find(&reader.files, database.as_ref(), &files, &layers)?;
     let summary = Inspected {
         digest: image.manifest.digest.to_digest(),
         created: image.config.created.clone(),
@@ -125,11 +137,13 @@ fn read(image: &Image) -> Result<InspectedImage> {
         commit: commit
             .or_else(|| image.manifest.annotations.get(PLAIN_COMMIT))
             .cloned(),
-        layers: layers(image, &reader),
-        packages,
+        components: owners.components(&reader.files, &layers),
+        layers,
+        packages: database.map(packages).unwrap_or_default(),
     };
     Ok(InspectedImage {
         summary,
+        owners,
         files: reader.files,
     })
 }
@@ -290,6 +304,10 @@ impl ImageReader {
             identity: Checksum::default(),
             timeless: None,
             mtime: entry.mtime,
+            target: match &entry.kind {
+                EntryKind::Symlink(target) => String::from_utf8(target.clone()).ok(),
+                _ => None,
+            },
         };
         if is_object {
             let name: String = path[OBJECTS.len()..]
@@ -315,12 +333,11 @@ impl ImageReader {
             timeless =
                 byte_code::without_time(begin).map(|header| hasher.clone().chain_update(header));
             hasher.update(begin);
-            // Stanzas of dpkg's begin so; what is not a database is not kept.
-            let is_stanza = is_object
+            let may_be_database = is_object
                 && entry.size <= SMALL
                 && path.ends_with(".file")
-                && begin.starts_with(b"Package: ");
-            if is_database(path) || is_stanza {
+                && begins_as_database(begin);
+            if is_database(path) || may_be_database {
                 content.extend_from_slice(begin);
                 tar.take(SMALL).read_to_end(&mut content)?;
                 hasher.update(&content[got..]);
@@ -337,26 +354,22 @@ impl ImageReader {
         }
         Ok((file, content))
     }
+}
 
-    fn packages(&self) -> Result<Vec<InspectedPackage>> {
-        let files = DatabaseFiles(&self.database);
-        let Some(database) = Database::load(&files, None).context("reading dpkg's database")?
-        else {
-            return Ok(Vec::new());
-        };
-        let packages = database
-            .packages
-            .into_iter()
-            .map(|package| InspectedPackage {
-                name: package.name,
-                architecture: package.architecture,
-                version: package.version,
-                source: package.source,
-            });
-        let mut packages: Vec<InspectedPackage> = packages.collect();
-        packages.sort();
-        Ok(packages)
-    }
+fn packages(database: Database) -> Vec<InspectedPackage> {
+    let packages = database
+        .packages
+        .into_iter()
+        .map(|package| InspectedPackage {
+            name: package.name,
+            architecture: package.architecture,
+            version: package.version,
+            source: package.source,
+            source_version: package.source_version,
+        });
+    let mut packages: Vec<InspectedPackage> = packages.collect();
+    packages.sort();
+    packages
 }
 
 /// Writes to both hashers.
@@ -386,7 +399,19 @@ fn is_database(path: &str) -> bool {
     let rest = DATABASES
         .iter()
         .find_map(|directory| path.strip_prefix(directory));
-    rest.is_some_and(|rest| rest == "status" || rest == "arch" || rest.starts_with("status.d/"))
+    rest.is_some_and(|rest| {
+        let is_list = rest.ends_with(".list") || rest.ends_with(".md5sums");
+        ["status", "arch", "diversions"].contains(&rest)
+            || rest.starts_with("status.d/")
+            || rest.starts_with("info/") && is_list
+    })
+}
+
+/// Whether an object may be a file of dpkg's database, whose name is told only later: stanzas, lists of paths, and
+/// checksums begin so.
+fn begins_as_database(begin: &[u8]) -> bool {
+    let is_sum = begin.len() == byte_code::HEADER && begin.iter().all(u8::is_ascii_hexdigit);
+    begin.starts_with(b"Package: ") || begin.starts_with(b"/") || is_sum
 }
 
 fn read_up_to(from: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {

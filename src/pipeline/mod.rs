@@ -2,10 +2,13 @@
 //! rootfs a commit in a repository, an image a commit in a repository.
 
 mod byte_code;
+mod component_changes;
 mod diff;
 mod dry_run;
 mod embedded;
 mod explain;
+mod find;
+mod image_components;
 mod import;
 mod inspect;
 mod labels;
@@ -24,11 +27,16 @@ use std::num::NonZeroUsize;
 use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
 
-pub use diff::{Difference, FetchedLayer};
+pub use component_changes::{Change, ComponentChange, Cost};
+pub use diff::{ChangedPackage, Difference, FetchedLayer};
 pub use dry_run::{DryRun, dry_run};
 pub use explain::Explained;
+pub use find::FoundFile;
+pub use image_components::{FileOwners, ImageComponent, Owner};
 pub use import::{ImportOptions, Imported, import};
-pub use inspect::{Inspected, InspectedImage, inspect};
+pub use inspect::{
+    ImageFile, Inspected, InspectedImage, InspectedLayer, InspectedPackage, inspect,
+};
 pub use layer_plan::{LABEL as PLAN_LABEL, LayerPlan};
 pub use options::{CommitOptions, Format, ImageOptions, Parent, RootfsOptions};
 use planned::Planned;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::summary::{human_size, shortened};
-use crate::pipeline::{Difference, DryRun, Explained, FetchedLayer, Inspected};
+use crate::pipeline::{Difference, DryRun, Explained, FetchedLayer, FoundFile, Inspected};
 
 /// How many packages or layers are listed before the rest is only counted.
 const LISTED: usize = 40;
@@ -169,6 +169,26 @@ pub fn inspected_text(image: &Inspected, packages: bool) -> String {
             );
         }
     }
+    text
+}
+
+/// The files that were found of `what`, each with its layer, component and package.
+pub fn found_text(found: &[FoundFile<'_>], what: &str) -> String {
+    let mut text = String::from("layer      size  component (package)  path\n");
+    for file in found {
+        let package = file.package.map(|package| format!(" ({package})"));
+        let _ = writeln!(
+            text,
+            "{:>5}  {:>8}  {}{}  /{}",
+            file.layer,
+            human_size(file.size),
+            file.component,
+            package.unwrap_or_default(),
+            file.path
+        );
+    }
+    let total = human_size(found.iter().map(|file| file.size).sum());
+    let _ = writeln!(text, "{} files, {total}: {what}", found.len());
     text
 }
 

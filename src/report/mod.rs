@@ -1,10 +1,12 @@
 //! What a person or a script sees.
 
 mod images;
+mod page;
 mod progress;
 mod summary;
 
-pub use images::{difference_text, dry_run_text, inspected_text};
+pub use images::{difference_text, dry_run_text, found_text, inspected_text};
+pub use page::{difference_page, inspected_page};
 pub use progress::{ProgressMode, TerminalProgress};
 pub use summary::{
     committed_line, comparison, human_size, imported_line, layer_table, summary_line,
