@@ -5,12 +5,13 @@
 //! (what is installed) meet in [`component`] (who owns each path); [`plan`] puts
 //! components into layers; [`ostree`] names the commit; [`layers`] writes layers in either format
 //! through [`oci`] (bytes on disk); [`registry`] says where they go. [`pipeline`] joins the
-//! steps; [`cli`] and [`report`] are its face.
+//! steps; [`cli`] and [`report`] are its face. [`finalize`] makes a system what bootc and OSTree expect.
 
 pub mod checksum;
 pub mod cli;
 pub mod component;
 pub mod dpkg;
+pub mod finalize;
 pub mod layers;
 pub mod oci;
 pub mod ostree;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module of the crate with those it may name. `cli` is the face and may name them all.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("checksum", &[]),
     ("parallel", &[]),
     ("progress", &[]),
@@ -18,6 +18,8 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("plan", &[]),
     ("oci", &["checksum", "undo"]),
     ("component", &["dpkg", "tree"]),
+    // dracut and initramfs-tools are programs of the system.
+    ("finalize", &["dpkg", "process", "tree"]),
     (
         "ostree",
         &["checksum", "parallel", "progress", "tree", "undo"],
@@ -53,7 +55,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
             "tree",
         ],
     ),
-    ("report", &["pipeline", "progress"]),
+    ("report", &["finalize", "pipeline", "progress"]),
 ];
 
 /// The code of every source file by module, without comments and test modules.

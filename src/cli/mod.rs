@@ -6,6 +6,7 @@ mod build_chunked_oci;
 mod build_image;
 mod commit;
 mod encapsulate;
+mod finalize;
 mod generate;
 mod image;
 mod import;
@@ -45,6 +46,7 @@ enum Command {
     Commit(Box<commit::CommitCommandArgs>),
     Encapsulate(Box<encapsulate::EncapsulateArgs>),
     Import(Box<import::ImportArgs>),
+    Finalize(Box<finalize::FinalizeArgs>),
     Plan(Box<plan::PlanCommandArgs>),
     Inspect(Box<inspect::InspectArgs>),
     Diff(Box<inspect::DiffArgs>),
@@ -96,6 +98,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Commit(args) => job(args.log(), || commit::run(args)),
         Command::Encapsulate(args) => job(args.log(), || encapsulate::run(args, FormatVersion::V2)),
         Command::Import(args) => job(args.log(), || import::run(args)),
+        Command::Finalize(args) => job(args.log(), || finalize::run(args)),
         Command::Plan(args) => job(args.log(), || plan::run(args)),
         Command::Inspect(args) => job(args.log(), || inspect::inspect(args)),
         Command::Diff(args) => job(args.log(), || inspect::diff(args)),

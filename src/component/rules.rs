@@ -16,7 +16,7 @@ const BIG_FILE: u64 = 4 << 20;
 /// What a package run writes whatever it installs: never beside content that is stable.
 const STATE: [&str; 11] = [
     "etc/.pwd.lock",
-    "usr/lib/sysimage/dpkg",
+    "usr/lib/sysimage",
     "var/cache/apt",
     "var/cache/ldconfig",
     "var/cache/man",
@@ -28,8 +28,9 @@ const STATE: [&str; 11] = [
     "var/lib/ucf",
 ];
 
-/// Larger than all other state, and unchanged where no package with questions is.
-const DEBCONF: &str = "var/cache/debconf";
+/// Larger than all other state, and unchanged where no package with questions is. In its place, and where
+/// `finalize` moves it.
+const DEBCONF: [&str; 2] = ["var/cache/debconf", "usr/lib/sysimage/debconf"];
 
 /// What tells one machine, or one build, from another, besides the keys of its ssh server. Apart from the package
 /// database, which an image that is built again of the same packages has unchanged.
@@ -92,6 +93,9 @@ impl<'a> View<'a> {
     /// Who owns `id`, hints aside.
     pub fn claim(&self, id: EntryId) -> Claimed {
         let path = self.tree.path(id);
+        if let Some(claimed) = self.factory(id, &path) {
+            return claimed;
+        }
         if let Some(owner) = self.package_record(&path) {
             return Claimed { owner, made: true };
         }
@@ -123,6 +127,24 @@ impl<'a> View<'a> {
         Claimed { owner, made }
     }
 
+    /// What `finalize` has moved from `/var` below `/usr/share/factory` belongs to whoever has the directory that it
+    /// was in, where that is one of theirs.
+    fn factory(&self, id: EntryId, path: &Utf8Path) -> Option<Claimed> {
+        let place = path.strip_prefix("usr/share/factory").ok()?;
+        if !place.starts_with("var") || self.package(id).is_some() {
+            return None;
+        }
+        let owner = self.state(place).or_else(|| {
+            place.ancestors().skip(1).find_map(|above| {
+                // /var/lib and its like are everybody's.
+                let is_own = above.components().count() > 2;
+                self.package(self.tree.locate(above.as_str()).filter(|_| is_own)?)
+            })
+        });
+        let owner = owner.unwrap_or_else(|| own("state/factory", BY_HAND_CHANCE));
+        Some(Claimed { owner, made: true })
+    }
+
     /// What dpkg keeps of one package, `info/PACKAGE.SUFFIX` or `info/PACKAGE:ARCH.SUFFIX` (dpkg(1)), changes with it.
     fn package_record(&self, path: &Utf8Path) -> Option<Claim> {
         let file = path.strip_prefix(self.admin_dir?).ok()?;
@@ -134,7 +156,7 @@ impl<'a> View<'a> {
     }
 
     fn state(&self, path: &Utf8Path) -> Option<Claim> {
-        if path.starts_with(DEBCONF) {
+        if DEBCONF.iter().any(|state| path.starts_with(state)) {
             return Some(own("state/debconf", STATE_CHANCE));
         }
         let mut known = STATE.iter().copied().chain(self.admin_dir);
@@ -162,12 +184,15 @@ impl<'a> View<'a> {
             })
     }
 
-    /// `/boot/initrd.img-KVER` (initramfs-tools(7)), `/usr/lib/modules/KVER/initramfs.img` (OSTree).
+    /// `/boot/initrd.img-KVER` (initramfs-tools(7)), `/usr/lib/modules/KVER/initramfs.img` (OSTree), and what
+    /// `finalize` records of that beside it.
     fn initramfs(&self, path: &Utf8Path) -> Option<Claim> {
         let text = path.as_str();
         let version = text.strip_prefix("boot/initrd.img-").or_else(|| {
             let below = text.strip_prefix("usr/lib/modules/")?;
-            below.strip_suffix("/initramfs.img")
+            below
+                .strip_suffix("/initramfs.img")
+                .or_else(|| below.strip_suffix("/initramfs.sources"))
         })?;
         let version = version.replace(',', "%2C");
         if version.contains('/') {

@@ -1,6 +1,7 @@
 //! Programs that run for us. What they say is kept for the error, they end in time, and they do
 //! not outlive us where that can be helped: a signal that ends this process ends them first.
 
+mod in_root;
 mod owner;
 mod pipe;
 
@@ -15,6 +16,7 @@ use anyhow::{Context, Error, Result, bail};
 use camino::Utf8PathBuf;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
+pub use in_root::run_in_root;
 use owner::OWNER_VARIABLE;
 pub use owner::{Life, Owner, numbers_are_ours, owner_of, processes};
 use pipe::Pipe;

@@ -1,10 +1,12 @@
 //! What a person or a script sees.
 
+mod finalize;
 mod images;
 mod page;
 mod progress;
 mod summary;
 
+pub use finalize::{finalized, name_list};
 pub use images::{difference_text, dry_run_text, found_text, inspected_text};
 pub use page::{difference_page, inspected_page};
 pub use progress::{ProgressMode, TerminalProgress};

@@ -28,7 +28,7 @@ pub use builder::{Metadata, TreeBuilder};
 pub use change::DirectoryMetadata;
 pub use directory::Directory;
 pub use filter::{Filter, SpecialFiles};
-pub use mounts::is_mount_point;
+pub use mounts::{is_mount_point, is_own_root, is_root_of_mount};
 pub use scan::scan;
 pub use xattrs::{Hint, Xattr, Xattrs, normalize as normalize_xattrs};
 
