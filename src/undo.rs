@@ -93,6 +93,15 @@ impl Undo {
         self
     }
 
+    /// Runs `step`, which a signal waits for; what is registered stays so. It must not register or drop
+    /// guards.
+    pub fn while_held<T>(&self, step: impl FnOnce() -> T) -> T {
+        let held = registry();
+        let outcome = step();
+        drop(held);
+        outcome
+    }
+
     /// Runs `commit`, the step that makes the work final, and forgets the undoing when that
     /// succeeds. A signal waits until the step is over, so the outcome is all or nothing.
     ///
@@ -202,16 +211,21 @@ pub fn undo_all_and_exit(tell: &Teller, status: i32) {
     }
 }
 
-/// Removes a directory that other threads may still be writing to.
+/// Removes a directory that other threads may still be writing to. That it stays is told as an error, since
+/// nobody else would tell.
 pub fn remove_tree(path: &Utf8Path) {
+    let mut last = None;
     for _ in 0..100 {
         match std::fs::remove_dir_all(path) {
             Ok(()) => return,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return,
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            Err(e) => last = Some(e),
         }
+        std::thread::sleep(Duration::from_millis(10));
     }
-    tracing::warn!("could not remove the temporary directory {path}");
+    if let Some(e) = last {
+        tracing::error!("the temporary directory {path} cannot be removed ({e}); remove it");
+    }
 }
 
 /// The signals that are ignored, a bit each from signal 1 (proc_pid_status(5), "SigIgn"); none

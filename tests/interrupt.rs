@@ -75,7 +75,7 @@ fn wait_for_work(child: &mut Child, dir: &Path) {
     loop {
         let working = stages(dir).iter().any(|stage| {
             let written = fs::read_dir(stage).into_iter().flatten().flatten();
-            written.count() > 1
+            written.count() > 2
         });
         if working {
             return;
@@ -251,7 +251,7 @@ fn a_reader_that_goes_away_is_an_error_and_nothing_stays() {
 }
 
 /// Nothing can be cleaned up then; the old image is still whole, and a new build works, which
-/// removes the hidden directory when it is old and nobody uses it.
+/// removes the hidden directory.
 #[test]
 fn a_killed_build_leaves_one_hidden_directory_and_the_old_image() {
     let dir = scratch();
@@ -276,9 +276,6 @@ fn a_killed_build_leaves_one_hidden_directory_and_the_old_image() {
     judged(&["verify", &output, "--ostree"]);
     assert_eq!(run(&build), digest);
     judged(&["verify", &output, "--ostree"]);
-    assert_eq!(stages(&place), left, "it is too new to be called abandoned");
-    make_old(&left[0]);
-    assert_eq!(run(&build), digest);
     assert!(stages(&place).is_empty(), "{:?}", stages(&place));
 }
 
@@ -295,7 +292,6 @@ fn a_killed_first_build_into_an_empty_directory_can_be_repeated() {
     wait_for_work(&mut child, &place);
     child.kill().unwrap();
     child.wait().unwrap();
-    make_old(&stages(&place)[0]);
     run(&["build", "-q", "--rootfs", small.str(), "-o", &output]);
     assert!(stages(&place).is_empty());
     judged(&["verify", &output, "--ostree"]);

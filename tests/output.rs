@@ -24,7 +24,7 @@ fn index(layout: &Path) -> Vec<(Option<String>, Value)> {
 }
 
 #[test]
-fn a_tag_joins_others_and_no_tag_replaces_all() {
+fn a_tag_joins_others_and_no_tag_replaces_what_has_none() {
     let dir = scratch();
     let rootfs = tiny(dir.path());
     let layout = dir.path().join("layout");
@@ -53,11 +53,14 @@ fn a_tag_joins_others_and_no_tag_replaces_all() {
     );
     read_manifest(&layout, &two);
 
-    let alone = build(&rootfs, "", &["--timestamp", "4"]);
-    assert_eq!(index(&layout), [(None, alone.clone())]);
-    let image = read_manifest(&layout, &alone);
-    let blobs = names(&layout.join("blobs/sha256")).len();
-    assert_eq!(blobs, image.layers.len() + 2, "old blobs are gone");
+    // An image without a tag takes the place of one without a tag, and of no other.
+    let tagged = index(&layout);
+    for timestamp in ["4", "5"] {
+        let alone = build(&rootfs, "", &["--timestamp", timestamp]);
+        let all = [&tagged[..], &[(None, alone.clone())]].concat();
+        assert_eq!(index(&layout), all);
+        read_manifest(&layout, &alone);
+    }
     assert_eq!(names(&layout), ["blobs", "index.json", "oci-layout"]);
     assert_eq!(names(dir.path()), ["layout", "rootfs"]);
 }

@@ -1,16 +1,19 @@
 //! OCI image layouts (image-spec, image-layout.md): staged out of sight, then published in one
 //! step. Until then a reader sees the old layout, or none.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
 
-use super::stage::{BLOBS, STAGE_PREFIX, Stage, rename, write_synced};
-use crate::undo::remove_tree;
+use super::change::Change;
+use super::image::CONFIG_TYPE;
+use super::lock::{LayoutLock, WAIT};
+use super::reach::manifest_of;
+use super::read::{Blobs, Layout, is_index as is_index_type};
+use super::stage::{ABANDONED_AFTER, BLOBS, Stage, is_stage_name, remove_abandoned, write_synced};
 
 /// The annotation that names an image in an index.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -18,54 +21,52 @@ pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub(super) const INDEX: &str = "index.json";
 /// The file that makes a directory a layout.
 pub(super) const LAYOUT_FILE: &str = "oci-layout";
+/// Its content (image-spec, image-layout.md, "oci-layout file").
+pub(super) const MARKER: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+/// The media type of docker's image config.
+const DOCKER_CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
 /// The media type of an image index.
 pub(super) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Where a layout is to be: checked before any work is done.
+///
+/// To write to a layout: [`LayoutTarget::new`], then blobs into a [`LayoutTarget::stage`], then
+/// [`LayoutTarget::publish`]. Any number of processes may do so at once.
 #[derive(Debug)]
 pub struct LayoutTarget {
     path: Utf8PathBuf,
     tag: Option<String>,
-    exists: bool,
+    is_there: bool,
+}
+
+/// What is at the place of a layout.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    /// A directory with nothing in it but what a killed build may have left.
+    Empty,
+    Layout,
 }
 
 impl LayoutTarget {
     /// A layout at `path`, which is made when it is not there.
     ///
     /// # Errors
-    /// When something else than a layout, or an empty directory, is there, or the parent
+    /// When something else than a layout that can be read, or an empty directory, is there, or the parent
     /// directory is missing.
     pub fn new(path: &Utf8Path, tag: Option<&str>) -> Result<Self> {
-        let exists = match fs::symlink_metadata(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
-            Err(e) => return Err(e).with_context(|| format!("looking at the output {path}")),
-            Ok(_) => true,
-        };
-        if exists {
-            let is_dir = fs::metadata(path).is_ok_and(|m| m.is_dir());
-            ensure!(
-                is_dir,
-                "the output {path} is there and is no directory; choose another path"
-            );
-            let is_layout = path.join(LAYOUT_FILE).exists() && path.join(INDEX).exists();
-            ensure!(
-                is_layout || is_empty(path)?,
-                "the output {path} is a directory but no OCI layout (it has no {LAYOUT_FILE} file); it is left as it is: choose another path, or remove it"
-            );
-            if is_layout && tag.is_some() {
-                read_index(path)?;
-            }
-        } else {
+        let found = look(path)?;
+        if found == Found::Nothing {
             let parent = parent_directory(path);
             ensure!(
-                fs::metadata(parent).is_ok_and(|m| m.is_dir()),
+                is_directory(parent).with_context(|| format!("looking at {parent}"))?,
                 "cannot write the output {path}: there is no directory {parent}; create it first"
             );
         }
         Ok(Self {
             path: path.to_owned(),
             tag: tag.map(str::to_owned),
-            exists,
+            is_there: found != Found::Nothing,
         })
     }
 
@@ -79,91 +80,216 @@ impl LayoutTarget {
     /// # Errors
     /// As [`Stage::new_in`].
     pub fn stage(&self) -> Result<Stage> {
-        let parent = if self.exists {
+        let beside = parent_directory(&self.path);
+        let parent = if self.is_there {
+            // Also what was killed before there was a layout.
+            remove_abandoned(beside, ABANDONED_AFTER);
             &self.path
         } else {
-            parent_directory(&self.path)
+            beside
         };
         Stage::new_in(parent).with_context(|| format!("cannot write the output {}", self.path))
     }
 
-    /// Makes the manifest that `descriptor` names, and all blobs of the stage, the layout (with a
-    /// tag: that tag of it, next to what is there). Readers see the change when `index.json`, or
-    /// the whole directory, is renamed into place.
+    /// Adds what `descriptor` names (an image or an index), and all blobs of the stage, to the layout. It
+    /// takes the place of what has the same tag; without a tag, of an image (or an index) without one. Readers see the
+    /// change when `index.json`, or the whole directory, is renamed into place. What no image has any
+    /// more is removed.
     ///
     /// # Errors
-    /// When a file cannot be written or renamed; the old layout is untouched then.
+    /// When others write to the layout for too long, or a file cannot be written or renamed; the old layout is
+    /// untouched then, unless the error says that the new image is in place.
     pub fn publish(&self, stage: Stage, descriptor: Value) -> Result<()> {
-        let index = match (&self.tag, self.exists && self.path.join(INDEX).exists()) {
-            (Some(tag), true) => with_tagged(read_index(&self.path)?, descriptor, tag),
-            (tag, _) => new_index(descriptor, tag.as_deref()),
+        let publish = || match look(&self.path)? {
+            Found::Nothing if self.publish_new(&stage, &descriptor)? => Ok(()),
+            _ => self.publish_into(stage, &descriptor),
         };
-        let result = if self.exists {
-            self.publish_into(stage, &index)
-        } else {
-            self.publish_new(stage, &index)
-        };
-        result.with_context(|| format!("writing the output {}", self.path))
+        publish().with_context(|| format!("writing the output {}", self.path))
     }
 
-    fn publish_new(&self, stage: Stage, index: &Value) -> Result<()> {
-        write_metadata(stage.path(), index)?;
-        sync_dir(&stage.path().join(BLOBS))?;
-        sync_dir(stage.path())?;
-        let (path, undo, _lock) = stage.into_parts();
-        undo.disarm_with(|| fs::rename(&path, &self.path))?;
-        sync_dir(parent_directory(&self.path))
+    /// Gives false when others have made a layout there meanwhile.
+    fn publish_new(&self, stage: &Stage, descriptor: &Value) -> Result<bool> {
+        let made = stage.layout();
+        let index = new_index(descriptor.clone(), self.tag.as_deref());
+        for (name, text) in metadata_files(&index) {
+            write_synced(&made.join(name), text.as_bytes())?;
+        }
+        sync_dir(&made.join(BLOBS))?;
+        sync_dir(&made)?;
+        // A directory replaces another only where that is empty.
+        match stage.while_held(|| fs::rename(&made, &self.path)) {
+            Ok(()) => {}
+            Err(e) if is_taken(&e) => return Ok(false),
+            Err(e) => return Err(e).with_context(|| format!("renaming {made}")),
+        }
+        sync_dir(parent_directory(&self.path)).context(IN_PLACE)?;
+        Ok(true)
     }
 
     /// An existing layout keeps its directory, which may be a mount point.
-    fn publish_into(&self, stage: Stage, index: &Value) -> Result<()> {
-        write_metadata(stage.path(), index)?;
-        let (path, undo, _lock) = stage.into_parts();
-        // A signal in the middle waits: it would leave blobs that no index names.
-        undo.disarm_with(|| self.move_in(&path))?;
-        remove_tree(&path);
-        if self.tag.is_none() {
-            remove_unreferenced(&self.path, index);
+    fn publish_into(&self, stage: Stage, descriptor: &Value) -> Result<()> {
+        let lock = LayoutLock::take(&self.path, WAIT)?;
+        let mut change = Change::new(&self.path, &stage);
+        // A signal in the middle waits.
+        let (outcome, is_clean) = stage.while_held(|| {
+            let outcome = self.change(&mut change, &lock, descriptor);
+            let is_clean = outcome.is_ok() || change.undo();
+            (outcome, is_clean)
+        });
+        if !is_clean || (outcome.is_ok() && !change.clean()) {
+            stage.leave_journal();
         }
-        Ok(())
+        outcome
     }
 
     /// Blobs first, the index last: a reader sees the old image or the new one.
-    fn move_in(&self, stage: &Utf8Path) -> Result<()> {
-        let blobs = self.path.join(BLOBS);
-        fs::create_dir_all(&blobs).with_context(|| format!("creating {blobs}"))?;
-        let mut added = Added::default();
-        for blob in fs::read_dir(stage.join(BLOBS))? {
-            let blob = Utf8PathBuf::try_from(blob?.path())?;
-            let to = blobs.join(blob.file_name().unwrap_or_default());
-            // A blob of that name has the same bytes, unless it was damaged.
-            let is_new = !to.exists();
-            rename(&blob, &to)?;
-            if is_new {
-                added.0.push(to);
-            }
+    fn change(&self, change: &mut Change<'_>, lock: &LayoutLock, new: &Value) -> Result<()> {
+        change.begin(lock)?;
+        let old = read_index(&self.path)?;
+        let index = self.with(old.clone(), new)?;
+        change.move_blobs(&old)?;
+        change.replace_index(&index)?;
+        sync_dir(&self.path).context(IN_PLACE)
+    }
+
+    /// An index with one more image, or another in the place of one.
+    fn with(&self, mut index: Value, new: &Value) -> Result<Value> {
+        let mut manifests = match index["manifests"].take() {
+            Value::Array(manifests) => manifests,
+            _ => bail!(
+                "{} has no list of manifests; the layout is damaged: remove it",
+                self.path.join(INDEX)
+            ),
+        };
+        match &self.tag {
+            Some(tag) => manifests.retain(|m| m["annotations"][REF_NAME] != tag.as_str()),
+            None => manifests.retain(|m| !is_replaced_without_a_tag(&self.path, m, new)),
         }
-        sync_dir(&blobs)?;
-        for name in [LAYOUT_FILE, INDEX] {
-            rename(&stage.join(name), &self.path.join(name))?;
+        let name = |m: &Value| m["annotations"][REF_NAME].as_str().map(str::to_owned);
+        let names: Vec<String> = manifests.iter().filter_map(name).collect();
+        if self.tag.is_none() && !names.is_empty() {
+            tracing::warn!(
+                "{} has images with tags too ({}): podman and skopeo read one without a tag only where it is alone; give it a tag",
+                self.path,
+                names.join(", ").escape_debug()
+            );
         }
-        added.0.clear();
-        sync_dir(&self.path)
+        let mut added = new_index(new.clone(), self.tag.as_deref());
+        manifests.push(added["manifests"][0].take());
+        index["manifests"] = manifests.into();
+        Ok(index)
     }
 }
 
-/// Blobs moved into a layout that does not name them yet.
-#[derive(Default)]
-struct Added(Vec<Utf8PathBuf>);
+/// What an error after the last rename says.
+const IN_PLACE: &str = "the new image is in place, but may be lost should the power fail";
 
-impl Drop for Added {
-    fn drop(&mut self) {
-        for blob in &self.0 {
-            if let Err(e) = fs::remove_file(blob) {
-                tracing::warn!("removing {blob}: {e}");
+fn is_directory(path: &Utf8Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(e) if is_nothing(&e) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn is_nothing(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// Whether a rename has found something at its place (rename(2)).
+fn is_taken(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+    )
+}
+
+/// What is at `path`.
+///
+/// # Errors
+/// When it is nothing that can become a layout, or that cannot be told.
+fn look(path: &Utf8Path) -> Result<Found> {
+    let looking = || format!("looking at the output {path}");
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        found => found.with_context(looking)?,
+    };
+    ensure!(
+        is_directory(path).with_context(looking)?,
+        "the output {path} is there and is no directory; choose another path"
+    );
+    match path.join(INDEX).symlink_metadata() {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound && is_empty(path)? => {
+            return Ok(Found::Empty);
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => bail!(
+            "the output {path} is a directory but no OCI layout (it has no {INDEX} file); it is left as it is: choose another path, or remove it"
+        ),
+        Err(e) => return Err(e).with_context(|| format!("looking at {}", path.join(INDEX))),
+    }
+    read_index(path)?;
+    Ok(Found::Layout)
+}
+
+/// The index of the layout at `path`: what cannot be read is not written to.
+pub(super) fn read_index(path: &Utf8Path) -> Result<Value> {
+    let read = || Layout::for_writer(path)?.index_json();
+    read().with_context(|| {
+        format!("the output {path} is no OCI layout that can be written to; choose another path, or remove it")
+    })
+}
+
+/// Whether a directory holds nothing but what a killed build may have left: stages, the file
+/// that it has locked, directories for blobs.
+fn is_empty(path: &Utf8Path) -> Result<bool> {
+    for name in names(path)? {
+        let is_leftover = match name.as_str() {
+            LAYOUT_FILE => true,
+            "blobs" => {
+                let below = names(&path.join("blobs"))?;
+                below.iter().all(|name| name == "sha256")
+                    && (below.is_empty() || names(&path.join(BLOBS))?.is_empty())
             }
+            other => is_stage_name(other),
+        };
+        if !is_leftover {
+            return Ok(false);
         }
     }
+    Ok(true)
+}
+
+fn names(directory: &Utf8Path) -> Result<Vec<String>> {
+    let read = || -> io::Result<Vec<String>> {
+        let entries = fs::read_dir(directory)?;
+        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        names.collect()
+    };
+    read().with_context(|| format!("reading {directory}"))
+}
+
+/// Without a tag an image takes the place of an image, and an index that of an index; not that of what is
+/// attached to one (a signature, say), which is no image.
+fn is_replaced_without_a_tag(layout: &Utf8Path, old: &Value, new: &Value) -> bool {
+    let is_index = |d: &Value| d["mediaType"].as_str().is_some_and(is_index_type);
+    if old["annotations"][REF_NAME].is_string()
+        || old["artifactType"].is_string()
+        || is_index(old) != is_index(new)
+    {
+        return false;
+    }
+    let Some(manifest) = manifest_of(layout, old) else {
+        return true;
+    };
+    let config = manifest["config"]["mediaType"].as_str();
+    let is_image = config.is_none_or(|kind| kind == CONFIG_TYPE || kind == DOCKER_CONFIG_TYPE);
+    manifest["subject"].is_null()
+        && manifest["artifactType"].is_null()
+        && (is_index(old) || is_image)
 }
 
 /// An index with one image.
@@ -180,11 +306,7 @@ pub(super) fn new_index(mut descriptor: Value, tag: Option<&str>) -> Value {
 
 /// The files of a layout but for the blobs, by name.
 pub(super) fn metadata_files(index: &Value) -> [(&'static str, String); 2] {
-    let layout = json!({"imageLayoutVersion": "1.0.0"});
-    [
-        (LAYOUT_FILE, layout.to_string()),
-        (INDEX, index.to_string()),
-    ]
+    [(LAYOUT_FILE, MARKER.to_owned()), (INDEX, index.to_string())]
 }
 
 /// Whether `tag` can name an image in an index (image-spec, annotations.md, "ref.name").
@@ -202,75 +324,7 @@ pub fn check_tag(tag: &str) -> Result<()> {
     Ok(())
 }
 
-fn with_tagged(mut index: Value, descriptor: Value, tag: &str) -> Value {
-    let new = new_index(descriptor, Some(tag));
-    let mut manifests = index["manifests"].as_array().cloned().unwrap_or_default();
-    manifests.retain(|m| m["annotations"][REF_NAME] != tag);
-    manifests.extend(new["manifests"].as_array().cloned().unwrap_or_default());
-    index["manifests"] = manifests.into();
-    index
-}
-
-fn read_index(path: &Utf8Path) -> Result<Value> {
-    let file = path.join(INDEX);
-    let text = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
-    let index: Value = serde_json::from_str(&text)
-        .map_err(|e| anyhow!("{file} is not valid JSON ({e}); the layout is damaged: remove it"))?;
-    if !index["manifests"].is_array() {
-        bail!("{file} has no list of manifests; the layout is damaged: remove it");
-    }
-    Ok(index)
-}
-
-fn write_metadata(path: &Utf8Path, index: &Value) -> Result<()> {
-    for (name, text) in metadata_files(index) {
-        write_synced(&path.join(name), text.as_bytes())?;
-    }
-    Ok(())
-}
-
-/// Removes blobs that nothing in a layout of a single image needs any more. It is in place
-/// already, so a failure only leaves garbage.
-fn remove_unreferenced(path: &Utf8Path, index: &Value) {
-    let mut needed = HashSet::new();
-    let digest = |v: &Value| {
-        v["digest"]
-            .as_str()
-            .map(|d| d.trim_start_matches("sha256:").to_owned())
-    };
-    for manifest in index["manifests"].as_array().into_iter().flatten() {
-        let Some(name) = digest(manifest) else { return };
-        let Ok(text) = fs::read(path.join(BLOBS).join(&name)) else {
-            return;
-        };
-        let Ok(manifest) = serde_json::from_slice::<Value>(&text) else {
-            return;
-        };
-        needed.insert(name);
-        needed.extend(digest(&manifest["config"]));
-        needed.extend(
-            manifest["layers"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(digest),
-        );
-    }
-    for blob in fs::read_dir(path.join(BLOBS))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        let name = blob.file_name();
-        if !name.to_str().is_some_and(|name| needed.contains(name)) {
-            if let Err(e) = fs::remove_file(blob.path()) {
-                tracing::warn!("removing the old blob {}: {e}", blob.path().display());
-            }
-        }
-    }
-}
-
-fn sync_dir(path: &Utf8Path) -> Result<()> {
+pub(super) fn sync_dir(path: &Utf8Path) -> Result<()> {
     let synced = File::open(path).and_then(|dir| dir.sync_all());
     synced.with_context(|| format!("writing the directory {path} to the disk"))
 }
@@ -281,17 +335,4 @@ pub fn parent_directory(path: &Utf8Path) -> &Utf8Path {
         Some(parent) if !parent.as_str().is_empty() => parent,
         _ => Utf8Path::new("."),
     }
-}
-
-/// Whether a directory holds nothing but what a killed build may have left.
-fn is_empty(path: &Utf8Path) -> Result<bool> {
-    for entry in fs::read_dir(path).with_context(|| format!("reading {path}"))? {
-        let name = entry
-            .with_context(|| format!("reading {path}"))?
-            .file_name();
-        if !name.to_string_lossy().starts_with(STAGE_PREFIX) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }

@@ -3,13 +3,17 @@
 
 mod archive;
 mod blob;
+mod change;
 mod config;
 mod gzip;
 mod image;
 mod layout;
+mod lock;
+mod reach;
 pub mod read;
 mod regular_file;
 mod stage;
+mod take;
 mod tar;
 
 pub use archive::write_archive;

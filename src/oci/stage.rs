@@ -1,31 +1,44 @@
 //! Where blobs are made before anybody sees them.
+//!
+//! A stage is a hidden directory with a file `owner` in it, which its process holds locked, and a directory
+//! `layout`, which may become the output as a whole.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::blob::{Blob, BlobWriter, Compression};
+use super::reach::UNKNOWN_AFTER;
 use crate::checksum::Checksum;
 use crate::undo::{Undo, remove_tree};
 
 /// Where blobs lie in a layout (image-spec, image-layout.md).
 pub(super) const BLOBS: &str = "blobs/sha256";
-/// How the names of staging directories begin.
+/// How the names of staging directories begin, with as many random letters after it.
 pub(super) const STAGE_PREFIX: &str = ".apt-ostree-helper-";
-/// A staging directory is taken for abandoned only after this time: a new one is not locked yet.
-const ABANDONED_AFTER: Duration = Duration::from_secs(60);
+const RANDOM_LETTERS: usize = 6;
+/// The file by which a directory is known as a stage, and its user as alive.
+const OWNER: &str = "owner";
+const OWNER_TEXT: &str =
+    "A temporary directory of apt-ostree-helper. The next job that writes here removes it.\n";
+/// What may become a layout as a whole.
+const LAYOUT: &str = "layout";
+/// The blobs that were about to be moved into a layout, or to be removed from it ([`super::layout`]).
+pub(super) const JOURNAL: &str = "journal";
+/// A directory of that name without an owner, an empty one, goes only after this time: its owner may be about to come.
+pub(super) const ABANDONED_AFTER: Duration = Duration::from_secs(60);
 
 /// A directory that holds the blobs of an image in the making; removed unless published.
 pub struct Stage {
     path: Utf8PathBuf,
     undo: Undo,
-    /// Held while the stage is in use: the kernel drops it with the process, whatever ends that.
-    lock: File,
+    /// Held while the stage is in use: the kernel drops the lock with the process, whatever ends that.
+    _owner: File,
 }
 
 impl Stage {
@@ -38,7 +51,8 @@ impl Stage {
         remove_abandoned(parent, ABANDONED_AFTER);
         let make = || -> Result<Utf8PathBuf> {
             let mut builder = tempfile::Builder::new();
-            let dir = builder.prefix(STAGE_PREFIX).tempdir_in(parent)?;
+            let builder = builder.prefix(STAGE_PREFIX).rand_bytes(RANDOM_LETTERS);
+            let dir = builder.tempdir_in(parent)?;
             Ok(Utf8PathBuf::try_from(dir.keep())?)
         };
         let undo = |path: &Utf8PathBuf| {
@@ -47,19 +61,13 @@ impl Stage {
         };
         let (path, undo) = Undo::around(make, undo)
             .with_context(|| format!("making a temporary directory in {parent}"))?;
-        let lock = File::open(&path).with_context(|| format!("opening {path}"))?;
-        // Where there are no locks nothing can be told to be abandoned either.
-        let _ = flock(&lock, FlockOperation::NonBlockingLockExclusive);
-        let stage = Self { path, undo, lock };
-        // Readable by the same people as a directory made by mkdir: the stage may become the output.
-        let mode = 0o777 & !current_umask();
-        fs::set_permissions(
-            &stage.path,
-            std::os::unix::fs::PermissionsExt::from_mode(mode),
-        )
-        .with_context(|| format!("setting permissions of {}", stage.path))?;
-        fs::create_dir_all(stage.path.join(BLOBS))
-            .with_context(|| format!("creating {}/{BLOBS}", stage.path))?;
+        let stage = Self {
+            _owner: own(&path).with_context(|| format!("making {path}/{OWNER}"))?,
+            path,
+            undo,
+        };
+        let blobs = stage.layout().join(BLOBS);
+        fs::create_dir_all(&blobs).with_context(|| format!("creating {blobs}"))?;
         Ok(stage)
     }
 
@@ -86,33 +94,8 @@ impl Stage {
     pub fn add(&self, writer: BlobWriter) -> Result<Blob> {
         let from = writer.path().to_owned();
         let blob = writer.finish()?;
-        let to = self.blob_path(blob.digest);
-        rename(&from, &to)?;
+        rename(&from, &self.blob_path(blob.digest))?;
         Ok(blob)
-    }
-
-    /// Takes in a blob of another layout, as it is: its bytes are not read again where the file system can link them.
-    /// Tells whether it was there in that size.
-    ///
-    /// # Errors
-    /// When it cannot be copied.
-    pub fn take(&self, layout: &Utf8Path, digest: Checksum, size: u64) -> Result<bool> {
-        let from = layout.join(BLOBS).join(digest.to_string());
-        if !fs::symlink_metadata(&from).is_ok_and(|m| m.is_file() && m.len() == size) {
-            return Ok(false);
-        }
-        let to = self.blob_path(digest);
-        if to.exists() || fs::hard_link(&from, &to).is_ok() {
-            return Ok(true);
-        }
-        let copy = || -> Result<bool> {
-            fs::copy(&from, &to)?;
-            let file = File::open(&to)?;
-            file.sync_data()?;
-            let whole = file.metadata()?.len() == size;
-            Ok(whole)
-        };
-        copy().with_context(|| format!("copying the blob {from} to {to}"))
     }
 
     /// Adds a blob that is in memory.
@@ -127,12 +110,23 @@ impl Stage {
 
     /// Where a blob lies.
     pub fn blob_path(&self, digest: Checksum) -> Utf8PathBuf {
-        self.path.join(BLOBS).join(digest.to_string())
+        self.layout().join(BLOBS).join(digest.to_string())
     }
 
-    /// The directory, what removes it, and what keeps others from doing so.
-    pub(super) fn into_parts(self) -> (Utf8PathBuf, Undo, File) {
-        (self.path, self.undo, self.lock)
+    /// What holds the blobs as a layout does.
+    pub(super) fn layout(&self) -> Utf8PathBuf {
+        self.path.join(LAYOUT)
+    }
+
+    /// Leaves the journal, and nothing else, to the next writer.
+    pub(super) fn leave_journal(self) {
+        remove_tree(&self.layout());
+        let _ = self.undo.disarm_with(|| Ok::<_, io::Error>(()));
+    }
+
+    /// Runs a step that a signal waits for; the stage is removed all the same.
+    pub(super) fn while_held<T>(&self, step: impl FnOnce() -> T) -> T {
+        self.undo.while_held(step)
     }
 
     /// The staging directory itself.
@@ -141,10 +135,12 @@ impl Stage {
     }
 }
 
+/// Where blobs are moved into a layout that others may have: both are on one file system.
 pub(super) fn rename(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
     fs::rename(from, to).with_context(|| format!("renaming {from} to {to}"))
 }
 
+/// Writes a new file, to the disk.
 pub(super) fn write_synced(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
     let context = || format!("writing {path}");
     let mut file = File::create(path).with_context(context)?;
@@ -152,11 +148,18 @@ pub(super) fn write_synced(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
     file.sync_data().with_context(context)
 }
 
-/// The process's umask, which can only be read by setting it.
-fn current_umask() -> u32 {
-    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    rustix::process::umask(mask);
-    mask.as_raw_mode()
+/// The file that says whose a directory is. It gets its name when it is locked.
+fn own(directory: &Utf8Path) -> Result<File> {
+    let (made, named) = (directory.join("new"), directory.join(OWNER));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&made)?;
+    // Where there are no locks nothing can be told to be abandoned either.
+    let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    file.write_all(OWNER_TEXT.as_bytes())?;
+    fs::rename(made, named)?;
+    Ok(file)
 }
 
 /// Where temporary stages are made.
@@ -173,36 +176,75 @@ pub fn temporary_directory() -> Result<Utf8PathBuf> {
     }
 }
 
-/// Removes the staging directories in `parent` whose process was killed: our own, made before that time, and locked
-/// by nobody. That one stays is no failure. Returns those that went.
+/// Removes the stages in `parent` whose process was killed: what is called as they are, has a file `owner` of
+/// ours, and is locked by nobody; and empty ones of that age. Those with a journal are left to whoever
+/// writes to their layout. That one stays is no failure. Returns those that went.
 pub fn remove_abandoned(parent: &Utf8Path, age: Duration) -> Vec<Utf8PathBuf> {
     let mut removed = Vec::new();
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let is_stage = name.to_str().is_some_and(|n| n.starts_with(STAGE_PREFIX));
-        if !is_stage || !entry.metadata().is_ok_and(|m| is_own_and_old(&m, age)) {
-            continue;
-        }
-        let (Ok(path), Ok(dir)) = (
-            Utf8PathBuf::try_from(entry.path()),
-            File::open(entry.path()),
-        ) else {
-            continue;
+    for path in named_as_stages(parent) {
+        let went = match lock_abandoned(&path) {
+            Some(_owner) if has_journal(&path) => false,
+            Some(_owner) => {
+                tracing::info!("removing {path}, which a killed process left");
+                remove_tree(&path);
+                true
+            }
+            None => is_own_and_old(&path, age) && fs::remove_dir(&path).is_ok(),
         };
-        if flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            tracing::info!("removing {path}, which a killed process left");
-            remove_tree(&path);
-            removed.push(path);
-        }
+        removed.extend(went.then_some(path));
     }
     removed
 }
 
-fn is_own_and_old(found: &fs::Metadata, age: Duration) -> bool {
-    // By the older of both: what dies in it may change it after its maker is gone.
-    let times = [found.created().ok(), found.modified().ok()]
-        .into_iter()
-        .flatten();
-    let found_age = times.filter_map(|time| time.elapsed().ok()).max();
-    found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found_age > Some(age)
+/// What is called as a stage is.
+pub(super) fn named_as_stages(parent: &Utf8Path) -> Vec<Utf8PathBuf> {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    let paths = entries.filter_map(|entry| Utf8PathBuf::try_from(entry.path()).ok());
+    paths
+        .filter(|path| path.file_name().is_some_and(is_stage_name))
+        .collect()
+}
+
+/// Whether a name is one that a stage has.
+pub(super) fn is_stage_name(name: &str) -> bool {
+    let letters = name.strip_prefix(STAGE_PREFIX);
+    letters.is_some_and(|letters| {
+        letters.len() == RANDOM_LETTERS && letters.bytes().all(|b| b.is_ascii_alphanumeric())
+    })
+}
+
+/// The lock of a stage that nobody uses; none when it is in use, or is no stage of ours.
+pub(super) fn lock_abandoned(path: &Utf8Path) -> Option<File> {
+    let owner = path.join(OWNER);
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    // For writing, as locks of NFS ask for.
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true);
+    let file = options
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+        .open(&owner)
+        .ok()?;
+    let found = file.metadata().ok()?;
+    let is_ours = found.is_file() && found.uid() == rustix::process::geteuid().as_raw();
+    let has_text = || io::read_to_string(&file).is_ok_and(|text| text == OWNER_TEXT);
+    if !is_ours || found.len() != OWNER_TEXT.len() as u64 || !has_text() {
+        return None;
+    }
+    flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(file)
+}
+
+/// An old one is of no more use: what it names is old too.
+fn has_journal(stage: &Utf8Path) -> bool {
+    let found = fs::symlink_metadata(stage.join(JOURNAL));
+    let written = found.and_then(|found| found.modified());
+    written.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < UNKNOWN_AFTER))
+}
+
+fn is_own_and_old(path: &Utf8Path, age: Duration) -> bool {
+    let Ok(found) = fs::symlink_metadata(path) else {
+        return false;
+    };
+    let elapsed = found.modified().ok().and_then(|time| time.elapsed().ok());
+    found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && elapsed > Some(age)
 }

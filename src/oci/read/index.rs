@@ -9,9 +9,9 @@ use super::manifest::{Descriptor, is_index, names_image};
 use crate::oci::Platform;
 use crate::oci::layout::REF_NAME;
 
-/// The image in the `index.json` of a layout that is called `tag`, or the only one, as skopeo
-/// chooses it. It may be an index in turn. Where one tag has several images, or none of several
-/// has a name, `architecture` decides as in [`choose_platform`].
+/// The image in the `index.json` of a layout that is called `tag`; without a tag the only one, as skopeo
+/// chooses it, or the only one that has none. It may be an index in turn. Where one tag, or none, has several
+/// images, `architecture` decides as in [`choose_platform`].
 ///
 /// # Errors
 /// When there is no such image or no tag to choose one of several; the tags there are follow.
@@ -21,8 +21,11 @@ pub fn find_manifest(
     architecture: Option<&str>,
 ) -> Result<Descriptor> {
     let images = images(index)?;
-    let is_called = |image: &&Value| tag.is_none() || name(image) == tag;
-    let candidates: Vec<&Value> = images.iter().copied().filter(is_called).collect();
+    let is_called = |image: &&Value| name(image) == tag;
+    let mut candidates: Vec<&Value> = images.iter().copied().filter(is_called).collect();
+    if tag.is_none() && candidates.is_empty() {
+        candidates.clone_from(&images);
+    }
     match (candidates.as_slice(), tag) {
         ([], None) => bail!("there is no image in it"),
         ([], Some(tag)) => bail!(
@@ -177,6 +180,7 @@ mod tests {
             image("b", "2.0", ""),
             image("c", "", ""),
         ]);
+        let unnamed = index(&[image("a", "1.0", ""), image("c", "", "")]);
         let same = index(&[
             image("a", "t", "linux/amd64"),
             image("b", "t", "linux/arm64/v8"),
@@ -190,6 +194,7 @@ mod tests {
             (&same, Some("t"), Some("amd64"), "a"),
             (&same, Some("t"), Some("arm64"), "b"),
             (&bare, None, Some("aarch64"), "b"),
+            (&unnamed, None, None, "c"),
         ] {
             let found = find_manifest(index, tag, architecture).unwrap();
             assert_eq!(
@@ -205,7 +210,7 @@ mod tests {
         let named = index(&[
             image("a", "1.0", ""),
             image("b", "2.0", ""),
-            image("c", "", ""),
+            image("c", "2.0", "linux/s390x"),
         ]);
         let one = index(&[image("a", "", "linux/s390x")]);
         let arm = index(&[

@@ -1,6 +1,6 @@
 //! Image layouts in a directory (image-spec, image-layout.md).
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,12 +11,15 @@ use super::{Blobs, json};
 use crate::checksum::Checksum;
 use crate::oci::RegularFile;
 use crate::oci::layout::{INDEX, LAYOUT_FILE};
+use crate::oci::lock::reading;
 use crate::oci::stage::BLOBS;
 
 /// An image layout to read from.
 #[derive(Debug)]
 pub struct Layout {
     path: Utf8PathBuf,
+    /// What is read now stays while it is held, whatever others write.
+    reading: Option<File>,
 }
 
 impl Layout {
@@ -25,6 +28,16 @@ impl Layout {
     /// # Errors
     /// When there is none, or of a version that is not known.
     pub fn new(path: &Utf8Path) -> Result<Self> {
+        let mut layout = Self::for_writer(path)?;
+        layout.reading = reading(path);
+        Ok(layout)
+    }
+
+    /// The same for one who holds the writers' lock, or reads the index only.
+    ///
+    /// # Errors
+    /// As [`Layout::new`].
+    pub(in crate::oci) fn for_writer(path: &Utf8Path) -> Result<Self> {
         let is_dir = fs::metadata(path)
             .with_context(|| format!("opening the layout {path}"))?
             .is_dir();
@@ -43,6 +56,7 @@ impl Layout {
         check_version(marker).with_context(|| format!("reading {file}"))?;
         Ok(Self {
             path: path.to_owned(),
+            reading: None,
         })
     }
 }

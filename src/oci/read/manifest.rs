@@ -146,7 +146,7 @@ pub(super) fn names_image(media_type: &str) -> bool {
 }
 
 /// Whether a media type is that of an index.
-pub(super) fn is_index(media_type: &str) -> bool {
+pub(in crate::oci) fn is_index(media_type: &str) -> bool {
     [INDEX_TYPE, DOCKER_INDEX_TYPE].contains(&media_type)
 }
 

@@ -26,6 +26,7 @@ pub use config::{ImageConfig, layers_with_diff_ids};
 pub use index::{choose_platform, find_manifest};
 pub use layer::LayerReader;
 pub use layout::Layout;
+pub(super) use manifest::is_index;
 pub use manifest::{Descriptor, Manifest};
 pub use path::clean_path;
 pub use tar::{Entry, EntryKind, TarReader};

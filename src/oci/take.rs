@@ -1,0 +1,176 @@
+//! Blobs of another layout, taken over as they are: opened once, and believed only after their bytes were
+//! hashed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::{Context, Result, ensure};
+use camino::Utf8Path;
+use rustix::fs::{AtFlags, CWD, linkat};
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+
+use super::RegularFile;
+use super::stage::{BLOBS, Stage, rename};
+use crate::checksum::Checksum;
+
+const BUFFER: usize = 256 * 1024;
+
+impl Stage {
+    /// Takes in a blob of another layout, as it is, by a hard link where that is safe. Tells whether it was there: one
+    /// that is missing, or is not what its name says, is none (the latter with a warning).
+    ///
+    /// # Errors
+    /// When it cannot be written to the stage.
+    pub fn take(&self, layout: &Utf8Path, digest: Checksum, size: u64) -> Result<bool> {
+        let from = layout.join(BLOBS).join(digest.to_string());
+        let blob = match RegularFile::open(&from) {
+            Ok(blob) => blob,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => {
+                tracing::warn!("the blob {from} is made anew: it cannot be opened: {e}");
+                return Ok(false);
+            }
+        };
+        let to = self.blob_path(digest);
+        match fs::symlink_metadata(&to) {
+            Ok(_) => return Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e).with_context(|| format!("looking at {to}")),
+        }
+        let taken = match self.may_link(&blob)? {
+            true => self.link(blob, digest, size, &to),
+            false => self.add_stream(blob.into_file(), digest, size),
+        };
+        match taken {
+            Ok(()) => Ok(true),
+            Err(e) if e.is::<NotThat>() => {
+                tracing::warn!("the blob {from} is made anew: it is damaged, {e:#}");
+                Ok(false)
+            }
+            Err(e) => Err(e).with_context(|| format!("copying the blob {from}")),
+        }
+    }
+
+    /// Adds a blob from a stream, which must have that digest and size.
+    ///
+    /// # Errors
+    /// When it has not, or cannot be read or written; nothing is added then.
+    pub fn add_stream(&self, content: impl Read, digest: Checksum, size: u64) -> Result<()> {
+        let made = self.path().join(format!("taken-{digest}"));
+        let outcome = copy(content, &made, digest, size);
+        if outcome.is_ok() {
+            return rename(&made, &self.blob_path(digest));
+        }
+        // The stage goes as a whole where this fails.
+        let _ = fs::remove_file(&made);
+        outcome
+    }
+
+    /// A link shares its bytes with the layout that it is from: nobody else may change them.
+    fn may_link(&self, blob: &RegularFile) -> Result<bool> {
+        let found = blob.file().metadata().context("looking at a blob")?;
+        let stage =
+            fs::metadata(self.path()).with_context(|| format!("looking at {}", self.path()))?;
+        let owner = found.uid();
+        let is_ours = owner == 0 || owner == rustix::process::geteuid().as_raw();
+        Ok(is_ours && found.mode() & 0o022 == 0 && found.dev() == stage.dev())
+    }
+
+    /// Links the file that is open, whatever has its name now; where that cannot be, copies it.
+    fn link(&self, blob: RegularFile, digest: Checksum, size: u64, to: &Utf8Path) -> Result<()> {
+        let mut blob = blob.into_file();
+        check(&blob, &mut io::sink(), digest, size)?;
+        let opened = format!("/proc/self/fd/{}", blob.as_raw_fd());
+        match linkat(CWD, opened, CWD, to.as_std_path(), AtFlags::SYMLINK_FOLLOW) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(e) => {
+                tracing::debug!("{to} is a copy, not a link: {e}");
+                blob.rewind().context("reading it")?;
+                self.add_stream(blob, digest, size)
+            }
+        }
+    }
+}
+
+/// What is read is not what its name says.
+#[derive(Debug)]
+struct NotThat(String);
+
+impl std::fmt::Display for NotThat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotThat {}
+
+fn copy(content: impl Read, to: &Utf8Path, digest: Checksum, size: u64) -> Result<()> {
+    let context = || format!("writing {to}");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(to)
+        .with_context(context)?;
+    check(
+        content,
+        &mut Into {
+            file: &mut file,
+            path: to,
+        },
+        digest,
+        size,
+    )?;
+    file.sync_data().with_context(context)
+}
+
+/// A file whose errors name it.
+struct Into<'a> {
+    file: &'a mut File,
+    path: &'a Utf8Path,
+}
+
+impl Write for Into<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let named = |e: io::Error| match e.kind() {
+            io::ErrorKind::Interrupted => e,
+            kind => io::Error::new(kind, format!("writing {}: {e}", self.path)),
+        };
+        self.file.write(bytes).map_err(named)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn check(content: impl Read, out: &mut impl Write, digest: Checksum, size: u64) -> Result<()> {
+    // One byte more than there should be tells that there are more.
+    let mut content = content.take(size.saturating_add(1));
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; BUFFER];
+    let mut count = 0;
+    loop {
+        let got = match content.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(got) => got,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e).context("reading it"),
+        };
+        count += got as u64;
+        hasher.update(&buffer[..got]);
+        out.write_all(&buffer[..got])?;
+    }
+    let found = Checksum::finish(hasher);
+    ensure!(
+        count == size && found == digest,
+        NotThat(match count.cmp(&size) {
+            std::cmp::Ordering::Equal => format!("its bytes have the digest {}", found.to_digest()),
+            std::cmp::Ordering::Less => format!("it has {count} bytes, not {size}"),
+            std::cmp::Ordering::Greater => format!("it has more than {size} bytes"),
+        })
+    );
+    Ok(())
+}
