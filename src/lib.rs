@@ -13,6 +13,7 @@ pub mod component;
 pub mod dpkg;
 pub mod finalize;
 pub mod layers;
+pub mod limits;
 pub mod oci;
 pub mod ostree;
 pub mod parallel;

@@ -7,28 +7,30 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module of the crate with those it may name. `cli` is the face and may name them all.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("checksum", &[]),
+    ("limits", &[]),
     ("parallel", &[]),
     ("progress", &[]),
     ("undo", &[]),
     ("process", &["undo"]),
-    ("tree", &[]),
+    ("tree", &["limits"]),
     ("dpkg", &[]),
     ("plan", &[]),
-    ("oci", &["checksum", "undo"]),
+    ("oci", &["checksum", "limits", "undo"]),
     ("component", &["dpkg", "tree"]),
     // dracut and initramfs-tools are programs of the system.
     ("finalize", &["dpkg", "process", "tree"]),
     (
         "ostree",
-        &["checksum", "parallel", "progress", "tree", "undo"],
+        &["checksum", "limits", "parallel", "progress", "tree", "undo"],
     ),
     (
         "layers",
         &[
             "checksum",
             "component",
+            "limits",
             "oci",
             "ostree",
             "plan",
@@ -45,6 +47,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "component",
             "dpkg",
             "layers",
+            "limits",
             "oci",
             "ostree",
             "parallel",

@@ -77,7 +77,6 @@ fn hostile_layers() {
             tar(b"./.", File(b"x")),
             "root is not a directory",
         ),
-        ("absolute", tar(b"/etc/passwd", File(b"x")), "/etc/passwd"),
         ("upwards", tar(b"usr/../../x", File(b"x")), "usr/../../x"),
         ("through a link", through, "symbolic link 'a' -> '/etc'"),
         ("through a file", through_file, "'a', which is a file"),
@@ -89,7 +88,7 @@ fn hostile_layers() {
         (
             "a hard link to an absolute path",
             tar(b"x", Hard("/etc/shadow")),
-            "/etc/shadow",
+            "/etc/shadow, which is not there",
         ),
         (
             "a hard link to nothing",
@@ -127,24 +126,24 @@ fn hostile_layers() {
     ]);
 }
 
-/// libostree follows directories by recursion, and would break on these.
+/// A directory lies as deep as its path is long, and no deeper.
 #[test]
 fn directories_that_lie_too_deep() {
     let Some((place, _)) = place("bare") else {
         return;
     };
-    for depth in [257, 100_000] {
+    for depth in [2049, 100_000] {
         let mut tar = Tar::default();
         tar.add(&"d/".repeat(depth), What::Dir);
         place.refuses(
             "depth",
             &ImageWriter::plain(vec![tar.end()]),
-            &["256 directories deep"],
+            &["a path has at most 4095"],
         );
     }
     let mut tar = Tar::default();
     // A name that is there twice is what it was last.
-    tar.add(&"d/".repeat(256), What::Dir)
+    tar.add(&"d/".repeat(2048), What::Dir)
         .add("usr/a", What::File(b"1"))
         .add("usr/a", What::File(b"2"));
     let image = ImageWriter::plain(vec![tar.end()]).write(&place.layout());
@@ -210,18 +209,21 @@ fn encapsulated(root: &str, objects: &[(&str, Vec<u8>)]) -> ImageWriter {
     image
 }
 
+/// The name of each directory in a chain.
+const NAME: &str = "directory-d";
+
 /// `count` directories, each in the one after it; the first has `below` in it. Gives the objects and the last one's name.
 fn chain(count: usize, below: &[(&str, &str, &str)]) -> (String, Vec<(&'static str, Vec<u8>)>) {
     let meta = sha256(&dirmeta(0o40755));
     let mut objects = vec![("dirtree", dirtree(&[], below))];
     for _ in 1..count {
         let last = sha256(&objects[objects.len() - 1].1);
-        objects.push(("dirtree", dirtree(&[], &[("d", &last, &meta)])));
+        objects.push(("dirtree", dirtree(&[], &[(NAME, &last, &meta)])));
     }
     (sha256(&objects[objects.len() - 1].1), objects)
 }
 
-/// libostree follows directories by recursion; one that is shared may lie deeper than where it is met first.
+/// One that is shared may have a longer path than where it is met first.
 #[test]
 fn a_shared_directory_hides_no_depth() {
     let Some((place, _)) = place("bare") else {
@@ -230,7 +232,7 @@ fn a_shared_directory_hides_no_depth() {
     for (levels, names) in [(200, ["a", "z"]), (200, ["z", "a"]), (127, ["a", "z"])] {
         let meta = sha256(&dirmeta(0o40755));
         let (shared, mut objects) = chain(levels, &[]);
-        let (long, more) = chain(levels, &[("d", &shared, &meta)]);
+        let (long, more) = chain(levels, &[(NAME, &shared, &meta)]);
         objects.extend(more);
         let mut listed = [(names[0], &*shared, &*meta), (names[1], &*long, &*meta)];
         listed.sort_unstable();
@@ -238,7 +240,7 @@ fn a_shared_directory_hides_no_depth() {
         objects.push(("dirtree", root.clone()));
         let image = encapsulated(&sha256(&root), &objects);
         if levels == 200 {
-            place.refuses("shared", &image, &["more than 256 deep"]);
+            place.refuses("shared", &image, &["more than 4095 bytes"]);
         } else {
             let image = image.write(&place.layout());
             run(&["import", "-q", "--repo", &place.repo, "-b", "deep", &image]);

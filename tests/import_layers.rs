@@ -134,7 +134,6 @@ impl Layer {
             let (path, nodes) = (entry.path.as_str(), &mut layer.result);
             match entry.change {
                 Change::Whiteout if path.is_empty() => continue,
-                Change::Whiteout if is_left_out(path) => {}
                 Change::Whiteout => nodes.retain(|p, _| p != path && !is_below(p, path)),
                 Change::Opaque => nodes.retain(|p, _| !is_below(p, path)),
                 _ => continue,
@@ -187,9 +186,7 @@ impl Layer {
             brought(parent).is_none() && lower.get(parent).is_some_and(|node| node.0 != 'd')
         };
         self.hide_first |= parents(path).any(in_the_way);
-        if !is_left_out(path) {
-            put(&mut self.result, path, node);
-        }
+        put(&mut self.result, path, node);
         self.members.push((entry.clone(), target));
     }
 
@@ -303,6 +300,7 @@ fn any_layers_in_the_file_system_that_they_mean_out() {
                 image.layers.push(tar);
                 nodes = layer.result;
             }
+            nodes.retain(|path, _| !is_left_out(path));
             if nodes.get("etc").is_some_and(|node| node.0 == 'd') {
                 nodes = moved(nodes, "etc", "usr/etc");
                 nodes

@@ -1,140 +1,151 @@
 //! Layers applied one on the other, as a container runtime does (image-spec, layer.md, "Applying
-//! changesets"), in memory: content goes into a repository as it comes.
+//! changesets"), in memory: the one reading of layers, whether they become a commit, are told of, or
+//! are compared. What becomes of the content of files a [`Keeper`] says, as it passes.
 
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::io::Read;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::unpack::link_target;
+use super::nodes::{Node, NodeId, NodeKind, Nodes, ROOT};
 use crate::checksum::Checksum;
+use crate::limits;
 use crate::oci::read::{Entry, EntryKind, TarReader, clean_path};
-use crate::ostree::{ContentObjects, FileHeader, MAX_DEPTH, NewFile, Transaction};
+use crate::ostree::ContentObjects;
 use crate::tree::{
-    EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder, normalize_xattrs,
+    EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder, Xattrs, normalize_xattrs,
 };
 
 /// The beginning of the names of whiteouts.
 const WHITEOUT: &str = ".wh.";
 /// The whiteout of everything below a directory that lower layers have.
 const OPAQUE: &str = ".wh..wh..opq";
+/// The beginning of the names of what aufs keeps for itself at the root of a layer.
+const AUFS: &str = ".wh..wh.";
+
+/// A regular file that a layer brings.
+#[derive(Debug)]
+pub struct LayerFile<'a> {
+    /// Its path from the root, without a leading slash.
+    pub path: &'a str,
+    /// What the layer says of it, as a commit has it.
+    pub metadata: &'a Metadata,
+    /// The layer, 0 for the first that was applied.
+    pub layer: usize,
+    /// Where its content begins in the uncompressed layer, in bytes.
+    pub offset: u64,
+}
+
+/// Says what becomes of the content of files.
+pub trait Keeper {
+    /// What is remembered of the content of a file. Hard links share it.
+    type Kept: Clone;
+
+    /// Takes in the content of a regular file, before it is known whether a later layer replaces it.
+    ///
+    /// # Errors
+    /// When that fails.
+    fn file(&mut self, file: &LayerFile<'_>, content: &mut dyn Read) -> Result<Self::Kept>;
+
+    /// Takes in a symbolic link that is there when all layers are applied.
+    ///
+    /// # Errors
+    /// When that fails.
+    fn link(&mut self, metadata: &Metadata, target: &[u8]) -> Result<Self::Kept>;
+}
+
+/// The content objects of a commit below the layers, by their names: what layers may have hard links to.
+type LowerObjects<'a, C> = Box<dyn Fn(Checksum) -> Option<(Metadata, String, C)> + 'a>;
 
 /// A file system as the layers so far make it.
-pub struct Merged {
-    nodes: Vec<Node>,
-    filter: Filter,
-    /// The number of the layer that is applied.
+pub struct Merged<'a, C> {
+    nodes: Nodes<C>,
+    lower_objects: Option<LowerObjects<'a, C>>,
+    /// The number of the layer that is applied, from 1.
     layer: u32,
 }
 
-type NodeId = usize;
-const ROOT: NodeId = 0;
-
-struct Node {
-    metadata: Metadata,
-    target: String,
-    /// The content object of a file or link.
-    object: Checksum,
-    children: BTreeMap<String, NodeId>,
-    /// The layer that it, or its metadata, is from.
-    layer: u32,
-    /// The last layer that has something below it.
-    reached: u32,
-}
-
-impl Node {
-    fn directory(metadata: Metadata, layer: u32) -> Self {
+impl<C: Clone> Default for Merged<'_, C> {
+    fn default() -> Self {
         Self {
-            metadata,
-            target: String::new(),
-            object: Checksum::default(),
-            children: BTreeMap::new(),
-            layer,
-            reached: layer,
-        }
-    }
-
-    fn is_dir(&self) -> bool {
-        self.metadata.kind == Kind::Directory
-    }
-}
-
-impl Merged {
-    /// Nothing but a root directory; what `filter` leaves out never comes in.
-    pub fn new(filter: Filter) -> Self {
-        Self {
-            nodes: vec![Node::directory(Metadata::directory(0o755), 0)],
-            filter,
+            nodes: Nodes::new(),
+            lower_objects: None,
             layer: 0,
         }
     }
+}
 
-    /// Starts from a tree whose objects are in the repository already.
-    pub fn on(tree: &Tree, objects: &ContentObjects, filter: Filter) -> Self {
-        let mut merged = Self::new(filter);
-        let mut ids: Vec<NodeId> = Vec::with_capacity(tree.len());
-        for id in tree.ids() {
-            let entry = tree.entry(id);
-            let node = Node {
-                metadata: Metadata {
-                    kind: entry.kind,
-                    permissions: entry.permissions(),
-                    uid: entry.uid,
-                    gid: entry.gid,
-                    mtime: 0,
-                    size: entry.size,
-                    xattrs: tree.xattrs(id).clone(),
-                },
-                target: tree.target(id).to_owned(),
-                object: objects.checksum(id),
-                children: BTreeMap::new(),
-                layer: 0,
-                reached: 0,
-            };
-            if id == EntryId::ROOT {
-                merged.nodes[ROOT] = node;
-                ids.push(ROOT);
-            } else {
-                let parent = ids[entry.parent.index()];
-                ids.push(merged.attach(parent, tree.name(id).to_owned(), node));
-            }
-        }
-        merged
-    }
-
-    /// Applies the next layer and gives its reader back.
-    ///
-    /// # Errors
-    /// When a member cannot be applied or has no place in a commit: its name is told.
-    pub fn apply<R: Read>(&mut self, layer: R, transaction: &mut Transaction<'_>) -> Result<R> {
-        self.layer += 1;
-        let mut tar = TarReader::new(layer);
-        while let Some(entry) = tar.next_entry()? {
-            let path = clean_path(&entry.path)?;
-            self.member(&path, &entry, &mut tar, transaction)
-                .with_context(|| format!("applying /{}", path.escape_debug()))?;
-        }
-        Ok(tar.into_inner())
-    }
-
-    /// The tree, with the objects of its files.
+impl<'a> Merged<'a, Checksum> {
+    /// Starts from the tree of an encapsulated commit, whose objects are there.
     ///
     /// # Errors
     /// When it is too large.
-    pub fn finish(self) -> Result<(Tree, ContentObjects)> {
-        let mut builder = TreeBuilder::exact(self.nodes[ROOT].metadata.clone());
-        let mut objects = vec![Checksum::default()];
-        let mut pending = vec![(ROOT, EntryId::ROOT)];
-        while let Some((node, id)) = pending.pop() {
-            for (name, child) in &self.nodes[node].children {
-                let found = &self.nodes[*child];
-                let child_id = builder.push(id, name, &found.target, found.metadata.clone())?;
-                objects.push(found.object);
-                if found.is_dir() {
-                    pending.push((*child, child_id));
-                }
+    pub fn on(tree: &'a Tree, objects: &'a ContentObjects) -> Result<Self> {
+        let mut merged = Self::default();
+        let mut ids: Vec<NodeId> = Vec::with_capacity(tree.len());
+        for id in tree.ids() {
+            let kept = (!tree.entry(id).is_dir()).then(|| objects.checksum(id));
+            let (metadata, target) = (metadata_of(tree, id), tree.target(id).as_bytes());
+            let node = merged.node(metadata, target, kept)?;
+            if id == EntryId::ROOT {
+                *merged.nodes.get_mut(ROOT) = node;
+                ids.push(ROOT);
+            } else {
+                let parent = ids[tree.entry(id).parent.index()];
+                ids.push(merged.nodes.attach(parent, tree.name(id), node)?);
             }
         }
+        let by_object = OnceCell::new();
+        merged.lower_objects = Some(Box::new(move |object| {
+            let by_object = by_object.get_or_init(|| {
+                let files = tree.ids().filter(|id| !tree.entry(*id).is_dir());
+                let files = files.map(|id| (objects.checksum(id), id));
+                files.collect::<HashMap<Checksum, EntryId>>()
+            });
+            let id = *by_object.get(&object)?;
+            Some((metadata_of(tree, id), tree.target(id).to_owned(), object))
+        }));
+        Ok(merged)
+    }
+
+    /// The tree that a commit has of it, with the objects of its files: all but what `filter` leaves out.
+    ///
+    /// # Errors
+    /// When it is too large, or something has no place in a commit: its path is told.
+    pub fn finish(
+        self,
+        filter: &Filter,
+        keeper: &mut impl Keeper<Kept = Checksum>,
+    ) -> Result<(Tree, ContentObjects)> {
+        let mut builder = TreeBuilder::exact(self.nodes.get(ROOT).metadata());
+        let mut objects = vec![Checksum::default()];
+        // The directories on the way, the root first, by the length of their paths.
+        let mut way = vec![(0, EntryId::ROOT)];
+        self.nodes.walk(None, |path, node, _| {
+            if filter.excludes(path) {
+                return Ok(());
+            }
+            let context = || format!("/{}", path.escape_debug());
+            let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+            while way.last().is_some_and(|(len, _)| *len > parent.len()) {
+                way.pop();
+            }
+            let Some((_, parent)) = way.last().copied() else {
+                bail!("/{path} is in no directory");
+            };
+            let (target, object) =
+                match object_of(path, node, filter, keeper).with_context(context)? {
+                    Some(found) => found,
+                    None => return Ok(()),
+                };
+            let id = builder.push(parent, name, &target, node.metadata())?;
+            objects.push(object);
+            if node.is_dir() {
+                way.push((path.len(), id));
+            }
+            Ok(())
+        })?;
         let (tree, new_ids) = builder.finish();
         let mut sorted = vec![Checksum::default(); objects.len()];
         for (object, id) in objects.into_iter().zip(new_ids) {
@@ -142,222 +153,280 @@ impl Merged {
         }
         Ok((tree, ContentObjects::known(sorted)))
     }
+}
+
+/// The target and the object of what goes into a commit; none for what is skipped.
+fn object_of(
+    path: &str,
+    node: &Node<Checksum>,
+    filter: &Filter,
+    keeper: &mut impl Keeper<Kept = Checksum>,
+) -> Result<Option<(String, Checksum)>> {
+    let target = link_target(&node.target)?;
+    let object = match (node.kind, node.kept) {
+        (NodeKind::Special, _) if filter.special_files == SpecialFiles::Skip => {
+            tracing::debug!("left out /{path}: a special file");
+            return Ok(None);
+        }
+        (NodeKind::Special, _) => bail!(
+            "no commit can hold it: it is a special file (a fifo or a device node); leave such files out with --skip-special-files"
+        ),
+        (NodeKind::Known(Kind::Symlink), None) => keeper.link(&node.metadata(), &node.target)?,
+        (_, kept) => kept.unwrap_or_default(),
+    };
+    Ok(Some((target, object)))
+}
+
+impl<C: Clone> Merged<'_, C> {
+    /// Applies the next layer and gives its reader back.
+    ///
+    /// # Errors
+    /// When a member cannot be applied: its name is told.
+    pub fn apply<R: Read>(&mut self, layer: R, keeper: &mut impl Keeper<Kept = C>) -> Result<R> {
+        self.layer += 1;
+        let mut tar = TarReader::new(layer);
+        while let Some(entry) = tar.next_entry()? {
+            let path = clean_path(&entry.path)?;
+            self.member(&path, entry, &mut tar, keeper)
+                .with_context(|| format!("applying /{}", path.escape_debug()))?;
+        }
+        Ok(tar.into_inner())
+    }
+
+    /// What is at a path now; links are not followed.
+    pub fn find(&self, path: &str) -> Option<&Node<C>> {
+        self.nodes.find(path).map(|id| self.nodes.get(id))
+    }
+
+    /// All that is there but the root, each directory before what is in it, with its path, and what
+    /// `other` has at that path.
+    ///
+    /// # Errors
+    /// When `each` fails.
+    pub fn walk<'b>(
+        &'b self,
+        other: Option<&'b Self>,
+        each: impl FnMut(&str, &'b Node<C>, Option<&'b Node<C>>) -> Result<()>,
+    ) -> Result<()> {
+        self.nodes.walk(other.map(|other| &other.nodes), each)
+    }
+
+    /// The names in a directory, sorted; none when there is no directory.
+    pub fn names(&self, path: &str) -> Option<Vec<String>> {
+        let directory = self.find(path).filter(|node| node.is_dir())?;
+        Some(
+            directory
+                .children
+                .keys()
+                .map(|name| name.to_string())
+                .collect(),
+        )
+    }
+
+    /// Lets `keeper` take in the symbolic links, which it has not seen as they passed.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn keep_links(&mut self, keeper: &mut impl Keeper<Kept = C>) -> Result<()> {
+        for node in self.nodes.all_mut() {
+            if node.kind == NodeKind::Known(Kind::Symlink) && node.kept.is_none() {
+                node.kept = Some(keeper.link(&node.metadata(), &node.target)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the directory at `/usr/etc`, where a commit has it, to `/etc`, where a system sees it,
+    /// unless something is there.
+    pub fn move_etc(&mut self) {
+        if let Some(usr) = self.nodes.child(ROOT, "usr") {
+            self.nodes.rename(usr, "etc", (ROOT, "etc"));
+        }
+    }
+
+    /// How many nodes have been looked at so far: what time grows with.
+    pub fn steps(&self) -> u64 {
+        self.nodes.steps()
+    }
 
     fn member<R: Read>(
         &mut self,
         path: &str,
-        entry: &Entry,
+        mut entry: Entry,
         tar: &mut TarReader<R>,
-        transaction: &mut Transaction<'_>,
+        keeper: &mut impl Keeper<Kept = C>,
     ) -> Result<()> {
         if path.is_empty() {
             ensure!(
                 entry.kind == EntryKind::Directory,
                 "the root is not a directory"
             );
-            let metadata = metadata(entry, Kind::Directory);
-            self.nodes[ROOT].metadata = metadata;
-            self.nodes[ROOT].layer = self.layer;
+            let node = self.new_node(&mut entry, Kind::Directory, b"", None)?;
+            self.say_of_directory(ROOT, node);
             return Ok(());
         }
-        ensure!(
-            path.matches('/').count() < MAX_DEPTH,
-            "it lies more than {MAX_DEPTH} directories deep, deeper than OSTree goes"
-        );
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        if self.filter.excludes(path) {
+        if name == OPAQUE {
+            if let Some(parent) = self.nodes.find(parent) {
+                self.nodes.remove_lower(parent, self.layer);
+            }
             return Ok(());
         }
-        if name == OPAQUE {
-            if let Some(parent) = self.find(parent) {
-                self.remove_lower(parent);
-            }
+        if path.starts_with(AUFS) {
             return Ok(());
         }
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
             self.white_out(parent, hidden);
             return Ok(());
         }
-        match &entry.kind {
-            EntryKind::Directory => self.directory(parent, name, entry),
-            EntryKind::HardLink(target) => self.hard_link(parent, name, target),
-            EntryKind::Regular | EntryKind::Symlink(_) => {
-                self.file(parent, name, entry, tar, transaction)
-            }
-            other => match self.filter.special_files {
-                SpecialFiles::Skip => {
-                    tracing::debug!("left out /{path}: {other:?}");
-                    Ok(())
+        let parent = self.nodes.make_directory(parent, self.layer)?;
+        let node = match std::mem::replace(&mut entry.kind, EntryKind::Directory) {
+            EntryKind::Directory => {
+                let node = self.new_node(&mut entry, Kind::Directory, b"", None)?;
+                match self.nodes.child(parent, name) {
+                    Some(known) if self.nodes.get(known).is_dir() => {
+                        self.say_of_directory(known, node);
+                    }
+                    _ => {
+                        self.nodes.attach(parent, name, node)?;
+                    }
                 }
-                SpecialFiles::Refuse => bail!(
-                    "no commit can hold it: it is a special file ({other:?}); leave such files out with --skip-special-files"
-                ),
-            },
-        }
-    }
-
-    fn directory(&mut self, parent: &str, name: &str, entry: &Entry) -> Result<()> {
-        let parent = self.make_directory(parent)?;
-        let metadata = metadata(entry, Kind::Directory);
-        let layer = self.layer;
-        match self.nodes[parent].children.get(name).copied() {
-            Some(known) if self.nodes[known].is_dir() => {
-                let node = &mut self.nodes[known];
-                node.metadata = metadata;
-                (node.layer, node.reached) = (layer, layer);
+                return Ok(());
+            }
+            EntryKind::HardLink(target) => self.linked(&target)?,
+            EntryKind::Symlink(target) => {
+                self.new_node(&mut entry, Kind::Symlink, &target, None)?
+            }
+            EntryKind::Regular => {
+                let metadata = metadata(&mut entry, Kind::Regular);
+                let file = LayerFile {
+                    path,
+                    metadata: &metadata,
+                    layer: self.layer as usize - 1,
+                    offset: tar.offset(),
+                };
+                let kept = keeper.file(&file, tar)?;
+                self.node(metadata, b"", Some(kept))?
             }
             _ => {
-                self.attach(parent, name.to_owned(), Node::directory(metadata, layer));
+                let node = self.new_node(&mut entry, Kind::Regular, b"", None)?;
+                Node {
+                    kind: NodeKind::Special,
+                    ..node
+                }
             }
-        }
+        };
+        self.nodes.attach(parent, name, node)?;
         Ok(())
     }
 
-    fn file<R: Read>(
-        &mut self,
-        parent: &str,
-        name: &str,
-        entry: &Entry,
-        tar: &mut TarReader<R>,
-        transaction: &mut Transaction<'_>,
-    ) -> Result<()> {
-        let parent = self.make_directory(parent)?;
-        let (kind, target) = match &entry.kind {
-            EntryKind::Symlink(target) => (Kind::Symlink, link_target(target)?),
-            _ => (Kind::Regular, String::new()),
-        };
-        let metadata = metadata(entry, kind);
-        let header = FileHeader {
-            kind,
+    /// A node of this layer.
+    fn node(&mut self, metadata: Metadata, target: &[u8], kept: Option<C>) -> Result<Node<C>> {
+        Ok(Node {
+            kind: NodeKind::Known(metadata.kind),
             permissions: metadata.permissions,
             uid: metadata.uid,
             gid: metadata.gid,
+            mtime: metadata.mtime,
             size: metadata.size,
-            target: target.clone(),
-            xattrs: metadata.xattrs.clone(),
-        };
-        let new = NewFile {
-            header: &header,
-            expected: None,
-        };
-        let object = transaction.file(&new, tar)?;
-        let node = Node {
-            metadata,
-            target,
-            object,
-            children: BTreeMap::new(),
-            layer: self.layer,
-            reached: self.layer,
-        };
-        self.attach(parent, name.to_owned(), node);
-        Ok(())
+            target: target.into(),
+            xattrs: self.nodes.intern(metadata.xattrs)?,
+            kept,
+            ..self.nodes.directory(self.layer)
+        })
     }
 
-    fn hard_link(&mut self, parent: &str, name: &str, target: &[u8]) -> Result<()> {
+    fn new_node(
+        &mut self,
+        entry: &mut Entry,
+        kind: Kind,
+        target: &[u8],
+        kept: Option<C>,
+    ) -> Result<Node<C>> {
+        let metadata = metadata(entry, kind);
+        self.node(metadata, target, kept)
+    }
+
+    /// What the layer says of a directory that is there.
+    fn say_of_directory(&mut self, id: NodeId, said: Node<C>) {
+        let node = self.nodes.get_mut(id);
+        let (cleared, children) = (node.cleared, std::mem::take(&mut node.children));
+        *node = Node {
+            cleared,
+            children,
+            ..said
+        };
+    }
+
+    /// A further name of the file at `target`, also where that is an object of the commit below the layers.
+    fn linked(&mut self, target: &[u8]) -> Result<Node<C>> {
         let clean = clean_path(target).context("the target of the hard link")?;
-        let first = self.find(&clean).with_context(|| {
+        if let Some(first) = self.nodes.find(&clean) {
+            let first = self.nodes.get(first);
+            ensure!(
+                !first.is_dir(),
+                "it is a hard link to the directory /{clean}"
+            );
+            return Ok(Node {
+                layer: self.layer,
+                reached: self.layer,
+                cleared: self.layer,
+                ..first.clone()
+            });
+        }
+        let objects = self.lower_objects.as_ref();
+        let object = super::unpack::content_object(&clean);
+        let found = objects
+            .zip(object)
+            .and_then(|(objects, name)| objects(name));
+        let (metadata, target, kept) = found.with_context(|| {
             format!("it is a hard link to /{clean}, which is not there; the layer is damaged")
         })?;
-        let first = &self.nodes[first];
-        ensure!(
-            !first.is_dir(),
-            "it is a hard link to the directory /{clean}"
-        );
-        let node = Node {
-            metadata: first.metadata.clone(),
-            target: first.target.clone(),
-            object: first.object,
-            children: BTreeMap::new(),
-            layer: self.layer,
-            reached: self.layer,
-        };
-        let parent = self.make_directory(parent)?;
-        self.attach(parent, name.to_owned(), node);
-        Ok(())
+        self.node(metadata, target.as_bytes(), Some(kept))
     }
 
     /// Removes what lower layers have at a name; what this layer has brought there stays, in a directory
     /// that is made anew unless the layer names it.
     fn white_out(&mut self, parent: &str, name: &str) {
-        let Some(parent) = self.find(parent) else {
+        let Some(parent) = self.nodes.find(parent) else {
             return;
         };
-        let Some(node) = self.nodes[parent].children.get(name).copied() else {
+        let Some(node) = self.nodes.child(parent, name) else {
             return;
         };
-        if self.nodes[node].reached < self.layer {
-            self.nodes[parent].children.remove(name);
+        if self.nodes.get(node).reached < self.layer {
+            self.nodes.detach(parent, name);
         } else {
-            self.forget_lower_metadata(node);
-            self.remove_lower(node);
+            self.nodes.forget_lower_metadata(node, self.layer);
+            self.nodes.remove_lower(node, self.layer);
         }
     }
+}
 
-    /// Removes what lower layers have below a directory, whatever order the layer has it in. A
-    /// directory of which this layer names only what is in it is made anew.
-    fn remove_lower(&mut self, directory: NodeId) {
-        let mut pending = vec![directory];
-        while let Some(at) = pending.pop() {
-            let mut children = std::mem::take(&mut self.nodes[at].children);
-            children.retain(|_, child| self.nodes[*child].reached == self.layer);
-            for child in children.values() {
-                self.forget_lower_metadata(*child);
-            }
-            pending.extend(children.values().copied());
-            self.nodes[at].children = children;
-        }
-    }
+/// The target of a link as OSTree has it.
+pub(super) fn link_target(target: &[u8]) -> Result<String> {
+    limits::check_target(target)?;
+    let target = std::str::from_utf8(target).ok();
+    let target = target.context("the link's target is not UTF-8, as it must be in a commit")?;
+    Ok(target.to_owned())
+}
 
-    /// Makes a directory anew of which this layer names only what is in it.
-    fn forget_lower_metadata(&mut self, directory: NodeId) {
-        let node = &mut self.nodes[directory];
-        if node.layer < self.layer {
-            node.metadata = Metadata::directory(0o755);
-        }
-    }
-
-    /// What is at a path; links are not followed.
-    fn find(&self, path: &str) -> Option<NodeId> {
-        let mut at = ROOT;
-        for name in path.split('/').filter(|name| !name.is_empty()) {
-            at = *self.nodes[at].children.get(name)?;
-        }
-        Some(at)
-    }
-
-    /// The directory at a path; those that are missing are made, owned by root, 0755.
-    fn make_directory(&mut self, path: &str) -> Result<NodeId> {
-        let mut at = ROOT;
-        for name in path.split('/').filter(|name| !name.is_empty()) {
-            self.nodes[at].reached = self.layer;
-            at = match self.nodes[at].children.get(name).copied() {
-                Some(known) if self.nodes[known].is_dir() => known,
-                Some(known) if self.nodes[known].metadata.kind == Kind::Symlink => bail!(
-                    "the way to it leads through the symbolic link '{name}' -> '{}'; a layer must name the directory itself",
-                    self.nodes[known].target
-                ),
-                Some(_) => bail!("the way to it leads through '{name}', which is a file"),
-                None => {
-                    let made = Node::directory(Metadata::directory(0o755), self.layer);
-                    self.attach(at, name.to_owned(), made)
-                }
-            };
-        }
-        self.nodes[at].reached = self.layer;
-        Ok(at)
-    }
-
-    fn attach(&mut self, parent: NodeId, name: String, node: Node) -> NodeId {
-        let id = self.nodes.len();
-        self.nodes.push(node);
-        self.nodes[parent].children.insert(name, id);
-        id
+fn metadata_of(tree: &Tree, id: EntryId) -> Metadata {
+    let entry = tree.entry(id);
+    Metadata {
+        kind: entry.kind,
+        permissions: entry.permissions(),
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: 0,
+        size: entry.size,
+        xattrs: tree.xattrs(id).clone(),
     }
 }
 
 /// What a member says of its file, as a commit has it.
-fn metadata(entry: &Entry, kind: Kind) -> Metadata {
-    let mut xattrs = entry.xattrs.clone();
+fn metadata(entry: &mut Entry, kind: Kind) -> Metadata {
+    let mut xattrs: Xattrs = std::mem::take(&mut entry.xattrs);
     normalize_xattrs(&mut xattrs);
     Metadata {
         kind,
@@ -376,3 +445,6 @@ fn metadata(entry: &Entry, kind: Kind) -> Metadata {
         xattrs,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,15 +5,17 @@ mod assignment;
 mod encapsulated;
 mod members;
 mod merge;
+mod nodes;
 mod plain;
 mod unpack;
 
 pub use assignment::{Assignment, HardLinks, component_sizes};
 pub use encapsulated::{FormatVersion, write_commit_layer, write_content_layer};
 pub use members::Source;
-pub use merge::Merged;
+pub use merge::{Keeper, LayerFile, Merged};
+pub use nodes::{Node, NodeKind};
 pub use plain::write_plain_layer;
-pub use unpack::{CommitObject, unpack_commit_layer, unpack_content_layer};
+pub use unpack::{CommitObject, OBJECTS, unpack_commit_layer, unpack_content_layer};
 
 /// How much of a file is read at once, in bytes.
 pub const BUFFER: usize = 256 * 1024;

@@ -9,12 +9,14 @@ use std::io::Read;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::merge::{Keeper, LayerFile, link_target};
 use crate::checksum::Checksum;
 use crate::oci::read::{Entry, EntryKind, TarReader, clean_path};
 use crate::ostree::{FileHeader, MetadataKind, NewFile, Transaction, parse};
-use crate::tree::{Kind, Xattrs};
+use crate::tree::{Kind, Metadata, Xattrs};
 
-const OBJECTS: &str = "sysroot/ostree/repo/objects/";
+/// Where the layers of an encapsulated image have its objects.
+pub const OBJECTS: &str = "sysroot/ostree/repo/objects/";
 /// No metadata object is larger (ostree-core.h, `OSTREE_MAX_METADATA_SIZE`), in bytes.
 const MAX_METADATA: u64 = 128 << 20;
 /// No file has more attributes on any file system, in bytes.
@@ -108,6 +110,50 @@ pub fn unpack_content_layer<R: Read>(layer: R, transaction: &mut Transaction<'_>
         objects.content(&name, &entry)?;
     }
     objects.finish()
+}
+
+/// The content object that a path of a container names; none when it is the path of anything else.
+pub(super) fn content_object(path: &str) -> Option<Checksum> {
+    let name = ObjectName::parse(path.strip_prefix(OBJECTS)?).ok()?;
+    (name.kind == ObjectKind::File).then_some(name.checksum)
+}
+
+/// Content becomes objects of the repository.
+impl Keeper for Transaction<'_> {
+    type Kept = Checksum;
+
+    fn file(&mut self, file: &LayerFile<'_>, content: &mut dyn Read) -> Result<Checksum> {
+        write(self, file.metadata, b"", content)
+    }
+
+    fn link(&mut self, metadata: &Metadata, target: &[u8]) -> Result<Checksum> {
+        write(self, metadata, target, &mut std::io::empty())
+    }
+}
+
+fn write(
+    transaction: &mut Transaction<'_>,
+    metadata: &Metadata,
+    target: &[u8],
+    content: &mut dyn Read,
+) -> Result<Checksum> {
+    let new = NewFile {
+        header: &header(metadata, target)?,
+        expected: None,
+    };
+    transaction.file(&new, content)
+}
+
+fn header(metadata: &Metadata, target: &[u8]) -> Result<FileHeader> {
+    Ok(FileHeader {
+        kind: metadata.kind,
+        permissions: metadata.permissions,
+        uid: metadata.uid,
+        gid: metadata.gid,
+        size: metadata.size,
+        target: link_target(target)?,
+        xattrs: metadata.xattrs.clone(),
+    })
 }
 
 /// What an object in a layer is.
@@ -315,11 +361,4 @@ impl<'a, 't, R: Read> Objects<'a, 't, R> {
         self.transaction.file(&file, &mut self.tar)?;
         Ok(())
     }
-}
-
-/// The target of a link as OSTree has it.
-pub(super) fn link_target(target: &[u8]) -> Result<String> {
-    let target = std::str::from_utf8(target).ok();
-    let target = target.context("the link's target is not UTF-8, as it must be in a commit")?;
-    Ok(target.to_owned())
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::commit::{CommitInfo, MetadataValue};
 use super::gvariant::read::{self, Shape};
 use crate::checksum::Checksum;
+use crate::limits;
 use crate::tree::{Kind, Xattrs};
 
 /// Where commits keep the command of a container (ostree-ext, `COMMIT_META_CONTAINER_CMD`).
@@ -73,6 +74,7 @@ pub fn dirtree(object: &[u8]) -> Result<ParsedDirtree> {
             "it lists '{}', which cannot be a file name",
             name.escape_default()
         );
+        limits::check_name(name)?;
     }
     let is_file = |name: &String| parsed.files.binary_search_by(|(file, _)| file.cmp(name));
     ensure!(
@@ -89,7 +91,9 @@ pub fn dirtree(object: &[u8]) -> Result<ParsedDirtree> {
 /// # Errors
 /// When it is none.
 pub fn dirmeta(object: &[u8]) -> Result<ParsedDirmeta> {
-    parse_dirmeta(object).context("it is not a dirmeta object")
+    let parsed = parse_dirmeta(object).context("it is not a dirmeta object")?;
+    check_xattrs(&parsed.xattrs)?;
+    Ok(parsed)
 }
 
 /// Checks that the metadata kept beside a commit can be read; no checksum covers it.
@@ -106,7 +110,14 @@ pub fn detached(object: &[u8]) -> Result<()> {
 /// # Errors
 /// When they are none.
 pub fn xattrs(bytes: &[u8]) -> Result<Xattrs> {
-    parse_xattrs(bytes).context("these are not extended attributes")
+    let parsed = parse_xattrs(bytes).context("these are not extended attributes")?;
+    check_xattrs(&parsed)?;
+    Ok(parsed)
+}
+
+fn check_xattrs(xattrs: &Xattrs) -> Result<()> {
+    let mut all = xattrs.iter();
+    all.try_for_each(|(name, value)| limits::check_xattr(name, value))
 }
 
 fn parse_commit(object: &[u8]) -> Option<ParsedCommit> {

@@ -3,18 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, bail, ensure};
-use camino::{Utf8Path, Utf8PathBuf};
 
-use super::MAX_DEPTH;
 use super::commit::Commit;
+use super::extent::check_extent;
 use super::objects::ContentObjects;
 use super::parse::{self, ParsedCommit, ParsedDirmeta};
 use crate::checksum::Checksum;
 use crate::tree::{EntryId, Kind, Metadata, Tree, TreeBuilder, Xattrs};
-
-/// How many files and directories a commit may have, more than any system. A few objects that share
-/// directories can stand for more than any machine holds.
-const MAX_ENTRIES: u64 = 1 << 22;
 
 /// The kinds of metadata objects (ostree-core.h, `OstreeObjectType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,12 +125,9 @@ impl StoredCommit {
             },
             headers: HashMap::new(),
         };
-        let count = reader.count(parsed.dirtree, 0, &mut HashMap::new());
-        let count = count.with_context(|| format!("reading commit {checksum}"))?;
-        ensure!(
-            count <= MAX_ENTRIES,
-            "commit {checksum} has more than {MAX_ENTRIES} files and directories, which no system has"
-        );
+        // What cannot be read has no entries here: the walk, which knows the path, tells.
+        check_extent(parsed.dirtree, |dirtree| Ok(reader.list(dirtree).ok()))
+            .with_context(|| format!("reading commit {checksum}"))?;
         let root = reader.directory(parsed.dirmeta).context("reading /")?;
         let mut builder = TreeBuilder::exact(directory_metadata(root));
         let mut checksums = vec![Checksum::default()];
@@ -170,61 +162,48 @@ impl Reader<'_> {
         checksums: &mut Vec<Checksum>,
         root: Checksum,
     ) -> Result<()> {
-        let mut pending = vec![(EntryId::ROOT, Utf8PathBuf::new(), root)];
-        let mut root_has_etc = false;
-        while let Some((id, path, dirtree)) = pending.pop() {
-            ensure_depth(path.components().count())?;
+        let mut pending = vec![(EntryId::ROOT, root)];
+        let (mut root_has_etc, mut usr) = (false, None);
+        while let Some((id, dirtree)) = pending.pop() {
             let listed = self
                 .list(dirtree)
-                .with_context(|| format!("reading directory /{path}"))?;
+                .with_context(|| format!("reading directory {}", builder.path(id)))?;
             if id == EntryId::ROOT {
                 let files = listed.files.iter().map(|(name, _)| name);
                 let mut names = files.chain(listed.directories.iter().map(|(name, ..)| name));
                 root_has_etc = names.any(|name| name == "etc");
             }
+            // In `/usr`, `etc` is `/etc`.
+            let is_usr = usr == Some(id);
+            let parent = |name: &str| match is_usr && name == "etc" {
+                true if root_has_etc => bail!(
+                    "it has both /etc and /usr/etc, and a container image keeps /usr/etc at /etc: only one may be there"
+                ),
+                true => Ok(EntryId::ROOT),
+                false => Ok(id),
+            };
             for (name, content) in listed.files {
                 let header = self
                     .header(content)
-                    .with_context(|| format!("reading /{path}/{name}"))?;
-                let parent = parent(id, &path, &name, root_has_etc)?;
+                    .with_context(|| format!("reading {}/{name}", builder.path(id)))?;
+                let parent = parent(&name)?;
                 builder.push(parent, &name, &header.target, file_metadata(header))?;
                 checksums.push(content);
             }
             for (name, dirtree, dirmeta) in listed.directories {
-                let below = path.join(&name);
                 let metadata = self
                     .directory(dirmeta)
-                    .with_context(|| format!("reading directory /{below}"))?;
-                let parent = parent(id, &path, &name, root_has_etc)?;
+                    .with_context(|| format!("reading directory {}/{name}", builder.path(id)))?;
+                let parent = parent(&name)?;
                 let child = builder.push(parent, &name, "", directory_metadata(metadata))?;
                 checksums.push(Checksum::default());
-                pending.push((child, below, dirtree));
+                if id == EntryId::ROOT && name == "usr" {
+                    usr = Some(child);
+                }
+                pending.push((child, dirtree));
             }
         }
         Ok(())
-    }
-
-    /// How many entries a directory has, with all below; one that is shared is looked at once. What
-    /// cannot be read has none: the walk, which knows the path, tells.
-    fn count(
-        &mut self,
-        dirtree: Checksum,
-        depth: usize,
-        known: &mut HashMap<Checksum, u64>,
-    ) -> Result<u64> {
-        if let Some(count) = known.get(&dirtree) {
-            return Ok(*count);
-        }
-        ensure_depth(depth)?;
-        let Ok(listed) = self.list(dirtree) else {
-            return Ok(0);
-        };
-        let mut count = (listed.files.len() + listed.directories.len()) as u64;
-        for (_, below, _) in listed.directories {
-            count = count.saturating_add(self.count(below, depth + 1, known)?);
-        }
-        known.insert(dirtree, count);
-        Ok(count)
     }
 
     fn list(&mut self, checksum: Checksum) -> Result<parse::ParsedDirtree> {
@@ -261,25 +240,6 @@ impl Reader<'_> {
                 Ok(unknown.insert(header))
             }
         }
-    }
-}
-
-fn ensure_depth(depth: usize) -> Result<()> {
-    ensure!(
-        depth <= MAX_DEPTH,
-        "its directories lie more than {MAX_DEPTH} deep, deeper than OSTree goes"
-    );
-    Ok(())
-}
-
-/// The directory that an entry of the commit is in; `/usr/etc` is `/etc`.
-fn parent(id: EntryId, path: &Utf8Path, name: &str, has_etc: bool) -> Result<EntryId> {
-    match (path.as_str(), name) {
-        ("usr", "etc") if has_etc => bail!(
-            "it has both /etc and /usr/etc, and a container image keeps /usr/etc at /etc: only one may be there"
-        ),
-        ("usr", "etc") => Ok(EntryId::ROOT),
-        _ => Ok(id),
     }
 }
 

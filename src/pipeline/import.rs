@@ -1,21 +1,21 @@
 //! An image becomes a commit in a repository, whole or not at all.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io::{self, Read};
 
 use anyhow::{Context, Result, bail, ensure};
 use camino::Utf8PathBuf;
 use serde::Serialize;
 
-use super::labels::{COMMIT, FINAL_DIFF_ID};
+use super::labels::{COMMIT, FINAL_DIFF_ID, encapsulated_layers};
 use super::system::commit_info;
 use super::{CommitOptions, write};
 use crate::checksum::Checksum;
 use crate::layers::{CommitObject, Merged, unpack_commit_layer, unpack_content_layer};
 use crate::oci::read::LayerReader;
 use crate::ostree::{
-    Commit, MAX_DEPTH, MetadataKind, ObjectStore, PublicKeys, Repository, StoredCommit,
-    Transaction, load_metadata, parse,
+    Commit, MetadataKind, ObjectStore, PublicKeys, Repository, StoredCommit, Transaction,
+    check_extent, load_metadata, parse,
 };
 use crate::progress::Progress;
 use crate::registry::{Access, Image, Reference};
@@ -101,7 +101,7 @@ struct Import<'a> {
 impl<'a> Import<'a> {
     /// Reads all layers; gives the commit, and the one that it is based on.
     fn run(&mut self) -> Result<(Commit, Option<Checksum>)> {
-        match self.encapsulated_layers()? {
+        match encapsulated_layers(self.image)? {
             Some(count) => {
                 let commit = self.commit_of_layers(count)?;
                 if count == self.image.layers().len() {
@@ -114,38 +114,19 @@ impl<'a> Import<'a> {
                 );
                 let base = commit.checksum;
                 let stored = StoredCommit::read(self.repository, base)?;
-                let merged = Merged::on(&stored.tree, &stored.objects, self.take_filter());
+                let merged = Merged::on(&stored.tree, &stored.objects)?;
                 Ok((self.commit_of(merged, count)?, Some(base)))
             }
             None => {
                 ensure!(
                     self.options.verify.is_none(),
-                    "it carries no commit (it has no label {FINAL_DIFF_ID}), so no signature can be checked"
+                    "it carries no commit (its label {FINAL_DIFF_ID} names none of its layers), so no signature can be checked"
                 );
-                let merged = Merged::new(self.take_filter());
-                let commit = self.commit_of(merged, 0)?;
+                let commit = self.commit_of(Merged::default(), 0)?;
                 self.compare_with_annotation(&commit);
                 Ok((commit, None))
             }
         }
-    }
-
-    /// How many layers belong to an encapsulated commit; none when the image has no such commit.
-    fn encapsulated_layers(&self) -> Result<Option<usize>> {
-        let Some(last) = self.image.config.labels.get(FINAL_DIFF_ID) else {
-            return Ok(None);
-        };
-        let wanted = Checksum::from_digest(last)
-            .with_context(|| format!("its label {FINAL_DIFF_ID} is '{last}'"))?;
-        let layers = self.image.layers();
-        let at = layers.iter().position(|(_, diff_id)| *diff_id == wanted);
-        let at = at.with_context(|| {
-            format!(
-                "its label {FINAL_DIFF_ID} names {last}, which is none of its {} layers",
-                layers.len()
-            )
-        })?;
-        Ok(Some(at + 1))
     }
 
     /// The encapsulated commit in the first `count` layers, with every object that it reaches.
@@ -191,7 +172,7 @@ impl<'a> Import<'a> {
     }
 
     /// Applies the layers from `first` on and makes the commit of what comes out.
-    fn commit_of(&mut self, mut merged: Merged, first: usize) -> Result<Commit> {
+    fn commit_of(&mut self, mut merged: Merged<'_, Checksum>, first: usize) -> Result<Commit> {
         for at in first..self.image.layers().len() {
             let layer = self.open_layer(at)?;
             let layer = merged
@@ -199,7 +180,8 @@ impl<'a> Import<'a> {
                 .with_context(|| self.name_of(at))?;
             layer.finish()?;
         }
-        let (tree, objects) = merged.finish()?;
+        let filter = std::mem::take(&mut self.options.filter);
+        let (tree, objects) = merged.finish(&filter, &mut self.transaction)?;
         let options = CommitOptions {
             timestamp: Some(self.created()),
             ..CommitOptions::default()
@@ -247,16 +229,11 @@ impl<'a> Import<'a> {
         format!("reading layer {at} ({})", layer.digest.to_digest())
     }
 
-    fn take_filter(&mut self) -> Filter {
-        std::mem::take(&mut self.options.filter)
-    }
-
     /// Looks for every object that a commit reaches.
     fn require_reachable(&self, commit: Checksum) -> Result<()> {
         let mut walk = Reach {
             repository: self.repository,
             seen: HashSet::new(),
-            dirtrees: HashMap::new(),
             missing: Vec::new(),
             count: 0,
         };
@@ -299,10 +276,8 @@ impl Read for Watched<'_> {
 /// Walks over all objects that a commit reaches; what is missing is told once.
 struct Reach<'a> {
     repository: &'a Repository,
-    /// Files and the metadata of directories.
-    seen: HashSet<Checksum>,
-    /// How deep each dirtree has been met at most.
-    dirtrees: HashMap<Checksum, usize>,
+    /// Objects that were looked for, by kind: one name may be used for several.
+    seen: HashSet<(&'static str, Checksum)>,
     missing: Vec<String>,
     count: usize,
 }
@@ -312,47 +287,55 @@ impl Reach<'_> {
         let object = load_metadata(self.repository, MetadataKind::Commit, checksum)?;
         let commit = parse::commit(&object)
             .with_context(|| format!("object {checksum}.commit is damaged"))?;
-        let mut pending = vec![(Utf8PathBuf::from("/"), commit.dirtree, commit.dirmeta)];
-        while let Some((path, dirtree, dirmeta)) = pending.pop() {
-            if self.seen.insert(dirmeta) && self.metadata(MetadataKind::Dirmeta, dirmeta)?.is_none()
+        check_extent(commit.dirtree, |dirtree| self.list(dirtree))
+            .with_context(|| format!("commit {checksum}"))?;
+        let root = (String::new(), commit.dirtree, commit.dirmeta);
+        let mut path = String::from("/");
+        // The directories on the way, each with those still to be looked at.
+        let mut open = vec![(0, vec![root])];
+        while let Some((len, directories)) = open.last_mut() {
+            path.truncate((*len).max(1));
+            let Some((name, dirtree, dirmeta)) = directories.pop() else {
+                open.pop();
+                continue;
+            };
+            if *len > 1 {
+                path.push('/');
+            }
+            path.push_str(&name);
+            if self.seen.insert(("dirmeta", dirmeta))
+                && self
+                    .repository
+                    .metadata(MetadataKind::Dirmeta, dirmeta)?
+                    .is_none()
             {
                 self.lacks(dirmeta, "dirmeta", &path);
             }
-            // One that is shared is followed again where it lies deeper than before.
-            let depth = path.components().count();
-            let known = self.dirtrees.get(&dirtree).copied();
-            if known.is_some_and(|known| depth <= known) {
+            if !self.seen.insert(("dirtree", dirtree)) {
                 continue;
             }
-            self.dirtrees.insert(dirtree, depth);
-            ensure!(
-                depth <= MAX_DEPTH + 1,
-                "the directories of commit {checksum} lie more than {MAX_DEPTH} deep, deeper than OSTree goes"
-            );
-            let Some(object) = self.metadata(MetadataKind::Dirtree, dirtree)? else {
-                if known.is_none() {
-                    self.lacks(dirtree, "dirtree", &path);
-                }
+            let Some(listed) = self.list(dirtree)? else {
+                self.lacks(dirtree, "dirtree", &path);
                 continue;
             };
-            let listed = parse::dirtree(&object)
-                .with_context(|| format!("object {dirtree}.dirtree is damaged"))?;
             for (name, content) in listed.files {
-                if self.seen.insert(content) && !self.repository.has_file(content)? {
-                    self.lacks(content, "file", &path.join(name));
+                if self.seen.insert(("file", content)) && !self.repository.has_file(content)? {
+                    let slash = if path == "/" { "" } else { "/" };
+                    self.lacks(content, "file", &format!("{path}{slash}{name}"));
                 }
             }
-            let below = listed.directories.into_iter();
-            pending.extend(below.map(|(name, tree, meta)| (path.join(name), tree, meta)));
+            open.push((path.len(), listed.directories));
         }
         Ok(())
     }
 
-    fn metadata(&self, kind: MetadataKind, checksum: Checksum) -> Result<Option<Vec<u8>>> {
-        self.repository.metadata(kind, checksum)
+    fn list(&self, dirtree: Checksum) -> Result<Option<parse::ParsedDirtree>> {
+        let object = self.repository.metadata(MetadataKind::Dirtree, dirtree)?;
+        let listed = object.map(|object| parse::dirtree(&object)).transpose();
+        listed.with_context(|| format!("object {dirtree}.dirtree is damaged"))
     }
 
-    fn lacks(&mut self, checksum: Checksum, extension: &str, path: &Utf8PathBuf) {
+    fn lacks(&mut self, checksum: Checksum, extension: &str, path: &str) {
         self.count += 1;
         if self.missing.len() < LISTED {
             self.missing

@@ -4,7 +4,9 @@ use anyhow::{Context, Result, bail};
 
 use super::system::{BOOTABLE, LINUX, System, VERSION};
 use super::{Format, ImageOptions};
+use crate::checksum::Checksum;
 use crate::ostree::MetadataValue;
+use crate::registry::Image;
 
 /// The commit that an encapsulated image carries.
 pub const COMMIT: &str = "ostree.commit";
@@ -16,6 +18,29 @@ const BOOTC: &str = "containers.bootc";
 const IMAGE_VERSION: &str = "org.opencontainers.image.version";
 /// What rpm-ostree copies when it is there: the hash of what a compose was made from.
 const INPUT_HASH: &str = "rpmostree.inputhash";
+
+/// How many layers of an image belong to an encapsulated commit, the lowest ones; none when the image
+/// carries no commit, or no more: one that was squashed, or exported and imported, has other layers.
+///
+/// # Errors
+/// When its label is no diff id.
+pub fn encapsulated_layers(image: &Image) -> Result<Option<usize>> {
+    let last = image.config.labels.get(FINAL_DIFF_ID);
+    let Some(last) = last.filter(|last| !last.is_empty()) else {
+        return Ok(None);
+    };
+    let wanted = Checksum::from_digest(last)
+        .with_context(|| format!("its label {FINAL_DIFF_ID} is '{}'", last.escape_debug()))?;
+    let mut diff_ids = image.layers().iter().map(|(_, diff_id)| *diff_id);
+    let at = diff_ids.position(|diff_id| diff_id == wanted);
+    if at.is_none() {
+        tracing::warn!(
+            "its label {FINAL_DIFF_ID} names {last}, which is none of its {} layers: it has been squashed or exported since it was built, and is read as an ordinary image",
+            image.layers().len()
+        );
+    }
+    Ok(at.map(|at| at + 1))
+}
 
 /// The labels of an image of `system`. Plain images have none that speak of OSTree: readers would
 /// look for a commit in them.

@@ -9,6 +9,7 @@ mod embedded;
 mod explain;
 mod find;
 mod image_components;
+mod image_files;
 mod import;
 mod inspect;
 mod labels;

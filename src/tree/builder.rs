@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::{Entry, EntryId, Hint, Kind, Span, Tree, Xattrs};
+use crate::limits::{self, Meter};
 
 /// What a new entry is like.
 #[derive(Debug, Clone)]
@@ -51,6 +52,9 @@ pub struct TreeBuilder {
     xattrs: Vec<Xattrs>,
     known_xattrs: HashMap<Xattrs, u32>,
     hints: HashMap<EntryId, Hint>,
+    /// Bytes of each entry's path.
+    path_lens: Vec<u16>,
+    meter: Meter,
 }
 
 impl TreeBuilder {
@@ -74,6 +78,8 @@ impl TreeBuilder {
             xattrs: vec![Vec::new()],
             known_xattrs: HashMap::from([(Vec::new(), 0)]),
             hints: HashMap::new(),
+            path_lens: vec![0],
+            meter: Meter::default(),
         };
         let entry = builder.make(EntryId::ROOT, Span::default(), Span::default(), root);
         builder.entries.push(entry);
@@ -83,7 +89,7 @@ impl TreeBuilder {
     /// Adds an entry to directory `parent`. `target` is where a symbolic link points.
     ///
     /// # Errors
-    /// When the tree grows beyond 4 GiB of names or 2^32 entries.
+    /// When a name, its path or a target is longer than [`limits`] says, or the tree is larger.
     pub fn push(
         &mut self,
         parent: EntryId,
@@ -91,6 +97,22 @@ impl TreeBuilder {
         target: &str,
         metadata: Metadata,
     ) -> Result<EntryId> {
+        let parent_len = usize::from(self.path_lens[parent.index()]);
+        let path_len = parent_len + usize::from(parent_len > 0) + name.len();
+        limits::check_name(name)?;
+        if path_len > limits::PATH_BYTES {
+            limits::check_path(path_len, &self.path(parent))?;
+        }
+        limits::check_target(target.as_bytes())
+            .with_context(|| format!("{}/{name}", self.path(parent)))?;
+        let attributes = metadata.xattrs.iter();
+        let attributes = attributes.map(|(name, value)| name.len() + value.len());
+        let attributes = match self.known_xattrs.contains_key(&metadata.xattrs) {
+            true => 0,
+            false => attributes.sum(),
+        };
+        self.meter.add(name.len() + target.len() + attributes)?;
+        self.path_lens.push(path_len as u16);
         let (name, target) = (self.span(name)?, self.span(target)?);
         let Ok(id) = u32::try_from(self.entries.len()) else {
             bail!("the tree has more than {} entries", u32::MAX);
@@ -98,6 +120,20 @@ impl TreeBuilder {
         let entry = self.make(parent, name, target, metadata);
         self.entries.push(entry);
         Ok(EntryId(id))
+    }
+
+    /// The path of an entry that was pushed, with a leading slash; empty for the root.
+    pub fn path(&self, id: EntryId) -> String {
+        let mut names = Vec::new();
+        let mut at = id;
+        while at != EntryId::ROOT {
+            let entry = &self.entries[at.index()];
+            let (start, len) = (entry.name.start as usize, entry.name.len as usize);
+            names.push(&self.text[start..start + len]);
+            at = entry.parent;
+        }
+        let names = names.iter().rev();
+        names.map(|name| format!("/{name}")).collect()
     }
 
     /// Says that `link` is a further hard link of `first`, an earlier entry.

@@ -34,7 +34,7 @@ pub use tar::{Entry, EntryKind, TarReader};
 use crate::checksum::Checksum;
 
 /// The largest JSON document that is read, in bytes: an index, a manifest or a config.
-pub const JSON_LIMIT: u64 = 16 * 1024 * 1024;
+pub const JSON_LIMIT: u64 = crate::limits::JSON_BYTES;
 /// How many indexes may lead to a manifest one after another.
 const INDEX_DEPTH: usize = 4;
 

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::header::{BLOCK, Fixed, until_nul};
 use super::path::show;
 use super::pax::{Records, check_global};
+use crate::limits;
 
 /// The longest name, link, or set of PAX records of one member, in bytes.
 const EXTENSION_LIMIT: u64 = 1024 * 1024;
@@ -323,6 +324,9 @@ impl Before {
                 show(target)
             );
         }
+        if let EntryKind::Symlink(target) = &kind {
+            limits::check_target(target).with_context(|| format!("the link '{name}'"))?;
+        }
         let size = pax.size.unwrap_or(header.size);
         let size = match kind {
             EntryKind::Regular | EntryKind::Other(_) => size,
@@ -337,12 +341,16 @@ impl Before {
             i64::try_from(size).is_ok(),
             "the member '{name}' states {size} bytes, more than any file has"
         );
+        let xattrs = pax.take_xattrs();
+        let mut each = xattrs.iter();
+        each.try_for_each(|(name, value)| limits::check_xattr(name, value))
+            .with_context(|| format!("the member '{name}'"))?;
         Ok(Entry {
             permissions: header.permissions,
             uid: pax.uid.unwrap_or(header.uid),
             gid: pax.gid.unwrap_or(header.gid),
             mtime: pax.mtime.unwrap_or(header.mtime),
-            xattrs: pax.take_xattrs(),
+            xattrs,
             path,
             kind,
             size,

@@ -240,7 +240,7 @@ fn what_is_no_layout_is_refused() {
     large.write_all(b"{").unwrap();
     large.set_len(JSON_LIMIT + 1).unwrap();
     let error = format!("{:#}", layout.index_json().unwrap_err());
-    assert!(error.contains("has more than 16777216 bytes"), "{error}");
+    assert!(error.contains("has more than 4194304 bytes"), "{error}");
 }
 
 /// Blobs in memory.
