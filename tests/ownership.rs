@@ -50,7 +50,7 @@ fn owners_are_those_that_dpkg_names() {
             contents: &directory,
         };
         let database = Database::load(&files, None).unwrap().unwrap();
-        let ownership = Ownership::of_tree(&tree, Some(&database), &files).unwrap();
+        let ownership = Ownership::of_tree(&tree, Some(&database), &files, None).unwrap();
         let component = |id: EntryId| &ownership.components()[ownership.owner(id).index()].name;
         let source: HashMap<&str, &str> = database
             .packages

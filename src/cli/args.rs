@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::num::NonZeroUsize;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{ArgAction, Args};
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{UsageError, print_result, say};
+use crate::component::ComponentTable;
 use crate::layers::FormatVersion;
 use crate::oci::{self, BaseConfig, Compression, Platform};
 use crate::ostree::SecretKey;
@@ -105,6 +106,9 @@ impl CommitArgs {
     }
 }
 
+/// No components file is larger, in bytes.
+const MAX_TABLE: u64 = 16 << 20;
+
 /// How content is put into layers.
 #[derive(Debug, Args)]
 pub struct LayerArgs {
@@ -129,12 +133,38 @@ pub struct LayerArgs {
     #[arg(long, value_name = "DIR")]
     pub admindir: Option<String>,
 
+    /// File with the components of paths that no package owns: a line PATTERN COMPONENT [INTERVAL] each, or JSON
+    /// {"path": ..., "component": ..., "interval": ...}; the first that matches a path or a directory above it counts
+    #[arg(long, value_name = "FILE")]
+    pub components: Option<Utf8PathBuf>,
+
     /// Threads that read, hash and compress [default: as many as there are processors]
     #[arg(short = 'j', long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 }
 
 impl LayerArgs {
+    /// What the user says of paths, read.
+    pub fn component_table(&self) -> Result<Option<ComponentTable>> {
+        let Some(path) = &self.components else {
+            return Ok(None);
+        };
+        let read = || -> Result<String> {
+            let mut text = String::new();
+            let file = std::fs::File::open(path)?;
+            let size = file.take(MAX_TABLE + 1).read_to_string(&mut text)?;
+            ensure!(
+                size as u64 <= MAX_TABLE,
+                "it has more than {MAX_TABLE} bytes"
+            );
+            Ok(text)
+        };
+        let text = read().with_context(|| format!("reading the components from {path}"))?;
+        ComponentTable::parse(&text, path.as_str())
+            .context("reading the components")
+            .map(Some)
+    }
+
     /// The version of the format, where nothing else is said `usual`.
     pub fn version(&self, usual: FormatVersion) -> FormatVersion {
         match self.format_version {

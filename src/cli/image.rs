@@ -31,6 +31,7 @@ pub fn image_options(
         platform: config.arch.clone(),
         bootc: false,
         admin_dir: layers.admindir.clone(),
+        components: layers.component_table()?,
         created_by: format!("apt-ostree-helper {command}"),
         threads: layers.threads(),
     })

@@ -81,6 +81,7 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
         platform: None,
         bootc: false,
         admin_dir: args.layers.admindir.clone(),
+        components: args.layers.component_table()?,
         created_by: String::new(),
         threads: args.layers.threads(),
     };

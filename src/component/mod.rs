@@ -1,12 +1,14 @@
 //! Who owns each path. Claimants are asked in turn, and the first that claims an entry has it:
-//! hints that a user left, the package state, dpkg, named rules for what packages generate,
+//! hints that a user left, the user's table, the package state, dpkg, named rules for what packages generate,
 //! then big files, and one component for the rest. Large sources have several components.
 
 mod by_hand;
 mod files;
 mod packages;
 mod parts;
+mod pattern;
 mod rules;
+mod table;
 
 use std::collections::HashMap;
 
@@ -18,6 +20,7 @@ use crate::tree::{EntryId, Hint, Tree};
 pub use files::TreeFiles;
 pub use packages::owned_entries;
 use parts::SourceParts;
+pub use table::ComponentTable;
 
 /// A set of entries that change together, and so belong into one layer.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +33,17 @@ pub struct Component {
     pub chance: f64,
     /// What makes it change, where several components may have that in common.
     pub cause: Option<String>,
+}
+
+impl Component {
+    /// One that a user has named; commas, which separate names, are written as `%2C`.
+    fn of_user(name: &str, chance: f64) -> Self {
+        Self {
+            name: format!("user/{}", name.replace(',', "%2C")),
+            chance,
+            cause: None,
+        }
+    }
 }
 
 /// A component in [`Ownership`].
@@ -64,10 +78,14 @@ pub struct Ownership {
     components: Vec<Component>,
     owners: Vec<ComponentId>,
     made: Vec<bool>,
+    table: ComponentTable,
+    /// The row of the table that has each entry.
+    rows: Vec<Option<usize>>,
 }
 
 impl Ownership {
-    /// Finds the owner of every entry of `tree`. `database` is what dpkg knows, read through `files`.
+    /// Finds the owner of every entry of `tree`. `database` is what dpkg knows, read through `files`; `table` is what
+    /// the user says.
     ///
     /// # Errors
     /// When a file of the database cannot be read or understood.
@@ -75,12 +93,22 @@ impl Ownership {
         tree: &Tree,
         database: Option<&Database>,
         files: &dyn dpkg::Files,
+        table: Option<&ComponentTable>,
     ) -> Result<Self> {
         let installed = database.map_or(&[][..], |database| &database.packages);
         let owned = packages::owned_entries(tree, database, files)?;
         let view = rules::View::new(tree, database, &owned);
         let mut making = Making::default();
-        let hints = making.hints(tree);
+        let mut hints = making.hints(tree);
+        let table = table.cloned().unwrap_or_default();
+        let mut rows = table.rows_of(tree);
+        for (row, hint) in rows.iter_mut().zip(&mut hints) {
+            match (*hint, *row) {
+                (Some(_), _) => *row = None,
+                (None, Some(at)) => *hint = Some(making.component(table.component(at))),
+                (None, None) => {}
+            }
+        }
         let claims: Vec<Claimed> = tree.ids().map(|id| view.claim(id)).collect();
         let sources = Sources::of(installed);
         // Only what was unpacked: an update does not spare what is made anew on every system.
@@ -116,6 +144,8 @@ impl Ownership {
         Ok(Self {
             components: making.components,
             owners,
+            table,
+            rows,
             made: tree
                 .ids()
                 .map(|id| claims[id.index()].made || parts.has_no_time(tree, id))
@@ -131,6 +161,11 @@ impl Ownership {
     /// The owner of an entry.
     pub fn owner(&self, id: EntryId) -> ComponentId {
         self.owners[id.index()]
+    }
+
+    /// The line of the user's table that has an entry, if one has.
+    pub fn line_of(&self, id: EntryId) -> Option<String> {
+        self.rows[id.index()].map(|row| self.table.describe(row))
     }
 
     /// Whether the time of an entry tells nothing about its content: it was made on the system from
@@ -224,14 +259,7 @@ impl Making {
         let mut hints: Vec<Option<ComponentId>> = Vec::with_capacity(tree.len());
         for id in tree.ids() {
             hints.push(match tree.hint(id) {
-                Some(hint) => {
-                    let (name, chance) = from_hint(hint);
-                    Some(self.component(&Component {
-                        name,
-                        chance,
-                        cause: None,
-                    }))
-                }
+                Some(hint) => Some(self.component(&from_hint(hint))),
                 None if id == EntryId::ROOT => None,
                 None => hints[tree.entry(id).parent.index()],
             });
@@ -245,8 +273,7 @@ const HINTED_CHANCE: f64 = 0.2;
 /// Days between two pulls that a stated interval is held against.
 const DAYS_BETWEEN_PULLS: f64 = 7.0;
 
-fn from_hint(hint: &Hint) -> (String, f64) {
-    let name = format!("user/{}", hint.component.replace(',', "%2C"));
+fn from_hint(hint: &Hint) -> Component {
     let days = hint.interval.as_deref().and_then(interval_days);
     if let (Some(interval), None) = (&hint.interval, days) {
         tracing::warn!(
@@ -254,10 +281,12 @@ fn from_hint(hint: &Hint) -> (String, f64) {
             hint.component
         );
     }
-    let chance = days.map_or(HINTED_CHANCE, |days| {
-        1.0 - (-DAYS_BETWEEN_PULLS / days).exp()
-    });
-    (name, chance)
+    Component::of_user(&hint.component, days.map_or(HINTED_CHANCE, chance_of_days))
+}
+
+/// The chance that what changes every so many days changes between two pulls.
+fn chance_of_days(days: f64) -> f64 {
+    1.0 - (-DAYS_BETWEEN_PULLS / days).exp()
 }
 
 /// Days in an interval as rpm-ostree and chunkah write it.

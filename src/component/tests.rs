@@ -71,7 +71,7 @@ fn ownership(fixture: &Fixture) -> Ownership {
         contents: fixture,
     };
     let database = Database::load(&files, None).unwrap();
-    Ownership::of_tree(&fixture.tree, database.as_ref(), &files).unwrap()
+    Ownership::of_tree(&fixture.tree, database.as_ref(), &files, None).unwrap()
 }
 
 fn owners(fixture: &Fixture) -> HashMap<String, String> {

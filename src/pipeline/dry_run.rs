@@ -70,7 +70,12 @@ pub fn dry_run(
     progress: &dyn Progress,
 ) -> Result<DryRun> {
     let system = System::of_rootfs(rootfs, commit, image.threads, progress)?;
-    let packages = Packages::of(&system, rootfs.admin_dir.as_deref(), &rootfs.rootfs)?;
+    let packages = Packages::of(
+        &system,
+        rootfs.admin_dir.as_deref(),
+        image.components.as_ref(),
+        &rootfs.rootfs,
+    )?;
     let planned = Planned::new(&system, &packages.ownership, image);
     let layers = || planned.plan.layers.iter().zip(&planned.components);
     Ok(DryRun {

@@ -49,7 +49,12 @@ pub fn explained(
     let (name, rule) = if let Some(id) = entry {
         let ownership = &packages.ownership;
         let name = &ownership.components()[ownership.owner(id).index()].name;
-        (name.clone(), rule(name, system.tree.entry(id).kind))
+        let kind = system.tree.entry(id).kind;
+        let rule = match ownership.line_of(id) {
+            Some(line) => with_kind(line, kind),
+            None => rule(name, kind),
+        };
+        (name.clone(), rule)
     } else if let Some(package) = installed(packages, what) {
         let name = package.source.clone();
         let rule = rule(&name, Kind::Regular);
@@ -101,17 +106,20 @@ fn installed<'a>(packages: &'a Packages, what: &str) -> Option<&'a Package> {
 
 /// What makes a component one, by its name: packages have no slash in theirs, and hints say so.
 fn rule(component: &str, kind: Kind) -> String {
-    let of_directory = match kind {
-        Kind::Directory => "; a directory is written with what is in it",
-        _ => "",
-    };
     let rule = match component.split_once('/') {
         None => "the source package whose files dpkg lists".to_owned(),
         Some((source, _)) if source.contains(':') => {
             "a part of a source package that updates mostly leave alone".to_owned()
         }
-        Some(("user", _)) => "the attribute user.component".to_owned(),
+        Some(("user", _)) => "the attribute user.component, or a components file".to_owned(),
         Some((group, rule)) => format!("the rule '{group}/{rule}' for files that no package owns"),
     };
-    rule + of_directory
+    with_kind(rule, kind)
+}
+
+fn with_kind(rule: String, kind: Kind) -> String {
+    match kind {
+        Kind::Directory => rule + "; a directory is written with what is in it",
+        _ => rule,
+    }
 }

@@ -65,7 +65,7 @@ impl FileOwners {
     ) -> Result<Self> {
         let tree = tree(files)?;
         let owned = owned_entries(&tree, database, read)?;
-        let ownership = Ownership::of_tree(&tree, database, read)?;
+        let ownership = Ownership::of_tree(&tree, database, read, None)?;
         let known = ownership.components().iter();
         let mut owners = Self {
             components: known.map(|c| (c.name.clone(), c.chance)).collect(),

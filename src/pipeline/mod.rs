@@ -70,7 +70,12 @@ pub fn build(
         );
     }
     let system = System::of_rootfs(rootfs, commit, image.threads, progress)?;
-    let packages = Packages::of(&system, rootfs.admin_dir.as_deref(), &rootfs.rootfs)?;
+    let packages = Packages::of(
+        &system,
+        rootfs.admin_dir.as_deref(),
+        image.components.as_ref(),
+        &rootfs.rootfs,
+    )?;
     let built = image_of(&system, &packages, image, &output, progress)?;
     if let Some(store) = &commit.store {
         store::store(&system, store, progress)?;
@@ -111,7 +116,12 @@ pub fn encapsulate(
     let repository = Repository::open(repo)?;
     let system = System::of_commit(&repository, name)?;
     let what = format!("commit {}", system.commit.checksum);
-    let packages = Packages::of(&system, image.admin_dir.as_deref(), &what)?;
+    let packages = Packages::of(
+        &system,
+        image.admin_dir.as_deref(),
+        image.components.as_ref(),
+        &what,
+    )?;
     image_of(&system, &packages, image, &output, progress)?.publish(&output)
 }
 

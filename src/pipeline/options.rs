@@ -7,6 +7,7 @@ use camino::Utf8PathBuf;
 
 use super::{Previous, StoreOptions};
 use crate::checksum::Checksum;
+use crate::component::ComponentTable;
 use crate::layers::FormatVersion;
 use crate::oci::{BaseConfig, Compression, Platform};
 use crate::ostree::{MetadataValue, SecretKey};
@@ -100,6 +101,8 @@ pub struct ImageOptions {
     pub bootc: bool,
     /// Where dpkg's database is in a commit, when not where it is looked for.
     pub admin_dir: Option<String>,
+    /// What the user says of paths.
+    pub components: Option<ComponentTable>,
     /// The command that makes it, for the image's history.
     pub created_by: String,
     /// How many threads read, hash and compress.

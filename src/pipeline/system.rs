@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use anyhow::{Context, Result, bail};
 
 use super::{CommitOptions, Parent, RootfsOptions, embedded};
-use crate::component::{Ownership, TreeFiles};
+use crate::component::{ComponentTable, Ownership, TreeFiles};
 use crate::dpkg::{Database, Package};
 use crate::oci::Platform;
 use crate::ostree::{
@@ -136,13 +136,14 @@ pub struct Packages {
 }
 
 impl Packages {
-    /// Reads the package database of `system`; `name` is what the user calls that.
+    /// Reads the package database of `system`; `name` is what the user calls that, `table` what he says of paths.
     ///
     /// # Errors
     /// When the database cannot be read or understood.
     pub fn of(
         system: &System,
         admin_dir: Option<&str>,
+        table: Option<&ComponentTable>,
         name: &dyn std::fmt::Display,
     ) -> Result<Self> {
         let files = TreeFiles {
@@ -162,7 +163,7 @@ impl Packages {
                 "{name} has no dpkg database (looked in /var/lib/dpkg and /usr/lib/sysimage/dpkg): layers cannot follow packages"
             ),
         }
-        let ownership = Ownership::of_tree(&system.tree, database.as_ref(), &files)
+        let ownership = Ownership::of_tree(&system.tree, database.as_ref(), &files, table)
             .with_context(|| format!("reading dpkg's file lists in {name}"))?;
         let debian = database.as_ref().and_then(Database::architecture);
         let architecture = debian.and_then(|name| Platform::from_name(name).ok());
