@@ -373,3 +373,76 @@ fn a_damaged_image_is_an_error_that_names_it() {
     assert!(said.contains(&digest) && said.contains("out"), "{said}");
     assert!(fail(1, &["inspect", "oci:/no/such"]).contains("/no/such"));
 }
+
+/// Release notes: what was updated and why, from the changelogs in the image, and nothing of them is markup.
+#[test]
+fn changelogs_tell_what_an_update_mends() {
+    use std::io::Write;
+    let dir = scratch();
+    let made = |name: &str, version: &str| {
+        let text = format!(
+            "b (2-1+deb12u1) bookworm-security; urgency=high\n\n  * Mend <b>CVE-2024-12345</b>.\n\n -- A <a@b>  Mon, 01 Jan 2024 00:00:00 +0000\n\nb (2-1) unstable; urgency=low\n\n  * First.\n"
+        );
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gzip.write_all(text.as_bytes()).unwrap();
+        let rootfs = Rootfs::new(dir.path().join(name));
+        rootfs
+            .file(
+                "usr/share/doc/libb/changelog.Debian.gz",
+                gzip.finish().unwrap(),
+            )
+            .link("usr/share/doc/b", "libb")
+            .file("usr/bin/b", format!("b {version}"))
+            .packages(&[
+                ("b", "b", version, &["usr/bin/b", "usr/share/doc/b"]),
+                (
+                    "libb",
+                    "b",
+                    version,
+                    &["usr/share/doc/libb/changelog.Debian.gz"],
+                ),
+            ])
+            .settle();
+        rootfs
+    };
+    let (old, new) = (made("old", "2-1"), made("new", "2-1+deb12u1"));
+    for format in FORMATS {
+        let a = build(&old, &dir.path().join("a"), format);
+        let b = build(&new, &dir.path().join("b"), format);
+        let told = run_json(&["diff", &a, &b, "--changelog"]);
+        let source = &told["sources"][0];
+        assert_eq!(source["packages"], serde_json::json!(["b", "libb"]));
+        assert_eq!(source["security"], true, "{format:?}: {told}");
+        assert_eq!(source["urgency"], "high");
+        assert_eq!(source["cves"], serde_json::json!(["CVE-2024-12345"]));
+        assert_eq!(source["entries"].as_array().unwrap().len(), 1);
+        assert_eq!(told["notes"], serde_json::json!([]));
+        let text = run(&["diff", &a, &b, "--changelog"]);
+        assert!(
+            text.contains("~ b 2-1 -> 2-1+deb12u1 (security, urgency high, CVE-2024-12345)"),
+            "{text}"
+        );
+        let notes = run(&["diff", &a, &b, "--changelog", "--markdown"]);
+        assert!(notes.contains("## Security updates\n\n- **b** 2-1 → 2-1+deb12u1, urgency high: CVE-2024-12345 (b, libb)"), "{notes}");
+        assert!(
+            notes.contains("- Mend \\<b\\>CVE-2024-12345\\</b\\>."),
+            "{notes}"
+        );
+        // The way back.
+        let told = run_json(&["diff", &b, &a, "--changelog"]);
+        assert_eq!(told["changed"][0]["downgraded"], true);
+        assert_eq!(told["sources"][0]["entries"], serde_json::json!([]));
+        assert!(run(&["diff", &b, &a, "--markdown"]).contains("## Downgrades\n\n- **b**"));
+    }
+    let plain = {
+        let mut tar = Tar::default();
+        tar.add("usr/bin/x", What::File(b"x"));
+        ImageWriter::plain(vec![tar.end()]).write(&dir.path().join("plain"));
+        format!("oci:{}", dir.path().join("plain").display())
+    };
+    let told = run_json(&["diff", &plain, &build(&old, &dir.path().join("a"), &[])]);
+    assert_eq!(
+        told["notes"],
+        serde_json::json!(["the old image has no package database: it is compared by its paths"])
+    );
+}

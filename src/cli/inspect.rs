@@ -8,7 +8,9 @@ use super::args::{AccessArgs, LogArgs, check_parent};
 use super::{EndsWith, print_result};
 use crate::pipeline::{self, Difference};
 use crate::registry::Reference;
-use crate::report::{difference_page, difference_text, found_text, inspected_page, inspected_text};
+use crate::report::{
+    difference_page, difference_text, found_text, inspected_page, inspected_text, release_notes,
+};
 
 /// The status of `diff --exit-code` for images that are not the same.
 const DIFFERENT: u8 = 3;
@@ -69,6 +71,14 @@ pub struct DiffArgs {
     /// End with status 3 when the images are not the same
     #[arg(long)]
     exit_code: bool,
+
+    /// Read the changelogs in the new image: what has changed in each updated package, and which vulnerabilities are mended
+    #[arg(long)]
+    changelog: bool,
+
+    /// Print release notes in Markdown
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
 
     /// Write a page that shows the update to a file: it needs no network and no other file
     #[arg(long, value_name = "FILE")]
@@ -133,15 +143,19 @@ pub fn diff(args: &DiffArgs) -> Result<()> {
     let access = args.access.access();
     let old = pipeline::inspect(&args.old, &access)?;
     let new = pipeline::inspect(&args.new, &access)?;
-    let difference = Difference::of(&old, &new);
+    let mut difference = Difference::of(&old, &new);
+    if args.changelog {
+        difference.read_changelogs(&args.new, &access, &new)?;
+    }
     if let Some(file) = &args.html {
         let names = (args.old.to_string(), args.new.to_string());
         let page = difference_page((&names.0, &names.1), &old, &new, &difference);
         std::fs::write(file, page).with_context(|| format!("writing the page {file}"))?;
     }
-    print_result(&match args.json {
-        true => serde_json::to_string_pretty(&difference)? + "\n",
-        false => difference_text(&difference),
+    print_result(&match (args.json, args.markdown) {
+        (true, _) => serde_json::to_string_pretty(&difference)? + "\n",
+        (false, true) => release_notes(&difference),
+        (false, false) => difference_text(&difference),
     })?;
     match args.exit_code && !difference.is_none() {
         true => Err(EndsWith(DIFFERENT).into()),

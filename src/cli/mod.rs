@@ -6,6 +6,7 @@ mod build_chunked_oci;
 mod build_image;
 mod commit;
 mod encapsulate;
+mod examples;
 mod finalize;
 mod generate;
 mod image;
@@ -21,7 +22,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 
 use args::LogArgs;
@@ -57,6 +58,7 @@ enum Command {
     /// Deprecated name of 'compose container-encapsulate'
     #[command(hide = true)]
     ContainerEncapsulate(Box<encapsulate::EncapsulateArgs>),
+    Schema(generate::SchemaArgs),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
 }
@@ -73,7 +75,7 @@ enum Compose {
 
 /// The command line's definition, for whatever is generated from it.
 fn definition() -> clap::Command {
-    Cli::command()
+    examples::with_examples(Cli::command())
 }
 
 /// Runs the program with the arguments of the process.
@@ -84,7 +86,8 @@ pub fn run() -> ExitCode {
 }
 
 fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let matches = definition().try_get_matches_from(arguments);
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(usage) => {
             let status = if usage.use_stderr() { 2 } else { 0 };
@@ -117,6 +120,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             );
             encapsulate::run(args, FormatVersion::V1)
         }),
+        Command::Schema(args) => generate::schema(args),
         Command::Completions(args) => generate::completions(args),
         Command::Man(args) => generate::man(args),
     };

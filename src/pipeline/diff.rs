@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::changelog::ChangedSource;
 use super::component_changes::{ComponentChange, ComponentChanges, Cost};
 use super::image_components::source;
 use super::inspect::{InspectedImage, InspectedPackage};
@@ -25,6 +26,10 @@ pub struct Difference {
     pub removed: Vec<InspectedPackage>,
     /// Packages of another version.
     pub changed: Vec<ChangedPackage>,
+    /// The sources of those; with what their changelogs say, where these were read.
+    pub sources: Vec<ChangedSource>,
+    /// What could not be told as of an image that this program has made, in sentences.
+    pub notes: Vec<String>,
     /// Layers of the second that the first has.
     pub layers_kept: usize,
     /// Bytes of those, as stored.
@@ -130,6 +135,7 @@ impl Difference {
             .filter(|(_, layer)| !known.contains(layer.digest.as_str()))
             .map(|(at, _)| fetched_layer(at, old, new, &sources))
             .collect();
+        let changed_sources = changed_sources(&other);
         let component_changes = ComponentChanges::of(old, new, &known);
         Self {
             old: old.summary.digest.clone(),
@@ -148,6 +154,8 @@ impl Difference {
                     downgraded: compare_versions(&new.version, &old.version).is_lt(),
                 })
                 .collect(),
+            sources: changed_sources,
+            notes: notes(old, new),
             added,
             removed,
             floor_bytes: component_changes.floor_bytes,
@@ -161,6 +169,42 @@ impl Difference {
     pub fn is_none(&self) -> bool {
         self.old == self.new
     }
+}
+
+/// The sources of packages of another version, given as (new, old).
+fn changed_sources(changed: &[(&InspectedPackage, &InspectedPackage)]) -> Vec<ChangedSource> {
+    let mut sources: BTreeMap<&str, ChangedSource> = BTreeMap::new();
+    for (new, old) in changed {
+        let source = sources.entry(&new.source).or_insert_with(|| ChangedSource {
+            name: new.source.clone(),
+            from: old.source_version.clone(),
+            to: new.source_version.clone(),
+            packages: Vec::new(),
+            security: false,
+            cves: Vec::new(),
+            urgency: None,
+            entries: Vec::new(),
+        });
+        source.packages.push(new.name.clone());
+    }
+    sources.into_values().collect()
+}
+
+/// What is told by other means than of an image of ours.
+fn notes(old: &InspectedImage, new: &InspectedImage) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (which, image) in [("old", old), ("new", new)] {
+        if image.summary.packages.is_empty() {
+            notes.push(format!(
+                "the {which} image has no package database: it is compared by its paths"
+            ));
+        } else if image.summary.commit.is_none() {
+            notes.push(format!(
+                "the {which} image was not split by this program: its components are told by its package database and its paths"
+            ));
+        }
+    }
+    notes
 }
 
 type Packages<'a> = BTreeMap<(&'a str, &'a str), &'a InspectedPackage>;

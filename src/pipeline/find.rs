@@ -72,6 +72,23 @@ impl InspectedImage {
         }
     }
 
+    /// The file that `path` stands for, links at its end followed, too.
+    pub(super) fn followed(&self, path: &str) -> String {
+        const MAX_LINKS: usize = 40;
+        let mut path = self.resolved(path);
+        for _ in 0..MAX_LINKS {
+            let Some(target) = self.files.get(&path).and_then(|file| file.target.as_ref()) else {
+                break;
+            };
+            let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+            path = match target.strip_prefix('/') {
+                Some(absolute) => self.resolved(absolute),
+                None => self.resolved(&format!("{parent}/{target}")),
+            };
+        }
+        path
+    }
+
     /// `path` as files are named here: links in the place of directories are followed, as the kernel does, at most 40.
     pub(super) fn resolved(&self, path: &str) -> String {
         const MAX_LINKS: usize = 40;

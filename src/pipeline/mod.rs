@@ -2,7 +2,9 @@
 //! rootfs a commit in a repository, an image a commit in a repository.
 
 mod byte_code;
+mod changelog;
 mod component_changes;
+mod contents;
 mod diff;
 mod dry_run;
 mod embedded;
@@ -28,6 +30,7 @@ use std::num::NonZeroUsize;
 use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
 
+pub use changelog::{ChangedSource, ChangelogEntry};
 pub use component_changes::{Change, ComponentChange, Cost};
 pub use diff::{ChangedPackage, Difference, FetchedLayer};
 pub use dry_run::{DryRun, dry_run};

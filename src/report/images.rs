@@ -3,7 +3,9 @@
 use std::fmt::Write;
 
 use super::summary::{human_size, shortened};
-use crate::pipeline::{Difference, DryRun, Explained, FetchedLayer, FoundFile, Inspected};
+use crate::pipeline::{
+    ChangedPackage, Difference, DryRun, Explained, FetchedLayer, FoundFile, Inspected,
+};
 
 /// How many packages or layers are listed before the rest is only counted.
 const LISTED: usize = 40;
@@ -198,6 +200,9 @@ pub fn difference_text(difference: &Difference) -> String {
     if difference.is_none() {
         return format!("the same image, {}\n", difference.new);
     }
+    for note in &difference.notes {
+        let _ = writeln!(text, "note      {note}");
+    }
     let (added, removed, changed) = (&difference.added, &difference.removed, &difference.changed);
     let _ = writeln!(
         text,
@@ -220,9 +225,15 @@ pub fn difference_text(difference: &Difference) -> String {
     );
     listed(
         &mut text,
-        changed
-            .iter()
-            .map(|p| format!("  ~ {} {} -> {}", p.name, p.from, p.to)),
+        changed.iter().map(|p| {
+            format!(
+                "  ~ {} {} -> {}{}",
+                p.name,
+                p.from,
+                p.to,
+                marks(p, difference)
+            )
+        }),
     );
     let total = difference.bytes_kept + difference.bytes_fetched;
     let _ = writeln!(
@@ -243,6 +254,11 @@ pub fn difference_text(difference: &Difference) -> String {
     if let Some(along) = along {
         let _ = writeln!(text, "          {along}");
     }
+    let _ = writeln!(
+        text,
+        "floor     {} of files that the old image has nowhere",
+        human_size(difference.floor_bytes)
+    );
     for layer in &difference.fetched {
         let _ = writeln!(
             text,
@@ -273,6 +289,27 @@ pub fn difference_text(difference: &Difference) -> String {
         }
     }
     text
+}
+
+/// What a reader must not miss of a changed package.
+fn marks(package: &ChangedPackage, difference: &Difference) -> String {
+    let mut marks = Vec::new();
+    if package.downgraded {
+        marks.push("lower".to_owned());
+    }
+    let of_package = difference
+        .sources
+        .iter()
+        .find(|source| source.name == package.source);
+    if let Some(source) = of_package.filter(|source| source.security) {
+        let urgency = source.urgency.as_deref().unwrap_or("unknown");
+        marks.push(format!("security, urgency {urgency}"));
+        marks.extend(source.cves.iter().cloned());
+    }
+    match marks.as_slice() {
+        [] => String::new(),
+        marks => format!(" ({})", marks.join(", ")),
+    }
 }
 
 /// Why a layer is fetched, and what comes along.

@@ -4,12 +4,16 @@ mod finalize;
 mod images;
 mod page;
 mod progress;
+mod release_notes;
+mod schema;
 mod summary;
 
 pub use finalize::{finalized, name_list};
 pub use images::{difference_text, dry_run_text, found_text, inspected_text};
 pub use page::{difference_page, inspected_page};
 pub use progress::{ProgressMode, TerminalProgress};
+pub use release_notes::release_notes;
+pub use schema::{schema, schemas};
 pub use summary::{
     committed_line, comparison, human_size, imported_line, layer_table, summary_line,
 };

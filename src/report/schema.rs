@@ -1,0 +1,36 @@
+//! The JSON Schemas of what `--json` prints, as contrib/docs/schema has them.
+
+/// The schemas by name: the command, or `build` for every command that makes an image.
+const SCHEMAS: [(&str, &str); 6] = [
+    (
+        "build",
+        include_str!("../../contrib/docs/schema/build.json"),
+    ),
+    (
+        "commit",
+        include_str!("../../contrib/docs/schema/commit.json"),
+    ),
+    ("diff", include_str!("../../contrib/docs/schema/diff.json")),
+    (
+        "import",
+        include_str!("../../contrib/docs/schema/import.json"),
+    ),
+    (
+        "inspect",
+        include_str!("../../contrib/docs/schema/inspect.json"),
+    ),
+    ("plan", include_str!("../../contrib/docs/schema/plan.json")),
+];
+
+/// The schema of that name.
+pub fn schema(name: &str) -> Option<&'static str> {
+    SCHEMAS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, schema)| *schema)
+}
+
+/// The names of all.
+pub fn schemas() -> impl Iterator<Item = &'static str> {
+    SCHEMAS.iter().map(|(name, _)| *name)
+}
