@@ -380,9 +380,7 @@ fn changelogs_tell_what_an_update_mends() {
     use std::io::Write;
     let dir = scratch();
     let made = |name: &str, version: &str| {
-        let text = format!(
-            "b (2-1+deb12u1) bookworm-security; urgency=high\n\n  * Mend <b>CVE-2024-12345</b>.\n\n -- A <a@b>  Mon, 01 Jan 2024 00:00:00 +0000\n\nb (2-1) unstable; urgency=low\n\n  * First.\n"
-        );
+        let text = "b (2-1+deb12u1) bookworm-security; urgency=high\n\n  * Mend <b>CVE-2024-12345</b>.\n\n -- A <a@b>  Mon, 01 Jan 2024 00:00:00 +0000\n\nb (2-1) unstable; urgency=low\n\n  * First.\n";
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         gzip.write_all(text.as_bytes()).unwrap();
         let rootfs = Rootfs::new(dir.path().join(name));

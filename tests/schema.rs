@@ -141,6 +141,26 @@ fn what_json_prints_is_what_the_schemas_say() {
     conforms("inspect", &["inspect", &a]);
     conforms("diff", &["diff", &a, &b, "--changelog"]);
     conforms("diff", &["diff", &a, &a]);
+    let system = Rootfs::new(dir.path().join("system"));
+    for directory in [
+        "boot",
+        "etc",
+        "home",
+        "opt",
+        "root",
+        "usr/bin",
+        "usr/lib",
+        "usr/sbin",
+        "var/lib/dpkg",
+    ] {
+        system.dir(directory);
+    }
+    system
+        .file("usr/lib/os-release", "ID=debian\n")
+        .link("bin", "usr/bin")
+        .link("lib", "usr/lib")
+        .settle();
+    conforms("finalize", &["finalize", "-q", "--dry-run", system.str()]);
     if has("ostree") && is_root() {
         let repo = repository(dir.path(), "repo", "bare");
         conforms(

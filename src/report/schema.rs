@@ -1,7 +1,7 @@
 //! The JSON Schemas of what `--json` prints, as contrib/docs/schema has them.
 
 /// The schemas by name: the command, or `build` for every command that makes an image.
-const SCHEMAS: [(&str, &str); 6] = [
+const SCHEMAS: [(&str, &str); 7] = [
     (
         "build",
         include_str!("../../contrib/docs/schema/build.json"),
@@ -11,6 +11,10 @@ const SCHEMAS: [(&str, &str); 6] = [
         include_str!("../../contrib/docs/schema/commit.json"),
     ),
     ("diff", include_str!("../../contrib/docs/schema/diff.json")),
+    (
+        "finalize",
+        include_str!("../../contrib/docs/schema/finalize.json"),
+    ),
     (
         "import",
         include_str!("../../contrib/docs/schema/import.json"),
