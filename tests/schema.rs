@@ -151,6 +151,7 @@ fn what_json_prints_is_what_the_schemas_say() {
         "usr/bin",
         "usr/lib",
         "usr/sbin",
+        "usr/share",
         "var/lib/dpkg",
     ] {
         system.dir(directory);

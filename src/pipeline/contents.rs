@@ -11,8 +11,6 @@ use super::inspect::InspectedImage;
 use crate::oci::read::{EntryKind, TarReader, clean_path};
 use crate::registry::{Access, Image, Reference};
 
-/// Where an encapsulated image has its objects.
-const OBJECTS: &str = "sysroot/ostree/repo/objects/";
 /// More than any changelog or licence has: the rest of a larger file is left out.
 const LIMIT: u64 = 8 << 20;
 /// Bytes of all files together.
@@ -45,36 +43,20 @@ pub fn read_files(
     let mut total = 0;
     for at in layers {
         let mut names: BTreeMap<String, Vec<&String>> = BTreeMap::new();
-        for (path, file) in wanted.iter().filter(|(_, file)| file.layer == at) {
-            let object = file.identity.to_string();
-            let object = format!("{OBJECTS}{}/{}.file", &object[..2], &object[2..]);
+        for (path, _) in wanted.iter().filter(|(_, file)| file.layer == at) {
             let seen = path
                 .strip_prefix("etc/")
                 .map(|rest| format!("usr/etc/{rest}"));
-            for name in [Some((*path).clone()), Some(object), seen]
-                .into_iter()
-                .flatten()
-            {
+            for name in [Some((*path).clone()), seen].into_iter().flatten() {
                 names.entry(name).or_default().push(path);
             }
         }
         let read = || -> Result<Vec<(String, Vec<u8>)>> {
-            let mut contents = Vec::new();
-            let mut layer = opened.open_layer(at)?;
-            let mut tar = TarReader::new(&mut layer);
-            while let Some(entry) = tar.next_entry()? {
-                let path = clean_path(&entry.path)?.trim_end_matches('/').to_owned();
-                let Some(meant) = names
-                    .get(&path)
-                    .filter(|_| entry.kind == EntryKind::Regular)
-                else {
-                    continue;
-                };
-                let mut content = Vec::new();
-                (&mut tar).take(LIMIT).read_to_end(&mut content)?;
-                contents.extend(meant.iter().map(|path| ((*path).clone(), content.clone())));
+            let (mut contents, linked) = read_members(&opened, at, &names)?;
+            // An encapsulated image has objects, and a path is a link to one: only its second reading knows which.
+            if !linked.is_empty() {
+                contents.extend(read_members(&opened, at, &linked)?.0);
             }
-            layer.finish()?;
             Ok(contents)
         };
         for (path, content) in read().with_context(|| format!("reading layer {at} again"))? {
@@ -87,4 +69,40 @@ pub fn read_files(
         }
     }
     Ok(found)
+}
+
+/// Files by path, with their content.
+type Contents = Vec<(String, Vec<u8>)>;
+
+/// Reads the members of layer `at` that `names` names, for those who want them; gives their contents, and of those that are
+/// links to other members the names of these.
+fn read_members<'a>(
+    image: &Image,
+    at: usize,
+    names: &BTreeMap<String, Vec<&'a String>>,
+) -> Result<(Contents, BTreeMap<String, Vec<&'a String>>)> {
+    let mut contents = Vec::new();
+    let mut linked: BTreeMap<String, Vec<&String>> = BTreeMap::new();
+    let mut layer = image.open_layer(at)?;
+    let mut tar = TarReader::new(&mut layer);
+    while let Some(entry) = tar.next_entry()? {
+        let path = clean_path(&entry.path)?;
+        let Some(meant) = names.get(path.trim_end_matches('/')) else {
+            continue;
+        };
+        match &entry.kind {
+            EntryKind::Regular => {
+                let mut content = Vec::new();
+                (&mut tar).take(LIMIT).read_to_end(&mut content)?;
+                contents.extend(meant.iter().map(|path| ((*path).clone(), content.clone())));
+            }
+            EntryKind::HardLink(target) => {
+                let target = clean_path(target)?;
+                linked.entry(target).or_default().extend(meant);
+            }
+            _ => {}
+        }
+    }
+    layer.finish()?;
+    Ok((contents, linked))
 }
