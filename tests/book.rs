@@ -111,3 +111,68 @@ fn each_link_leads_somewhere() {
         }
     }
 }
+
+/// The commands of this program in the blocks of shell code of a text, as words.
+fn commands(text: &str) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    let mut in_shell = false;
+    let mut whole = String::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_shell = !in_shell && line.trim_end().ends_with("```sh");
+            continue;
+        }
+        if !in_shell {
+            continue;
+        }
+        whole.push_str(line.split(" #").next().unwrap());
+        if let Some(begun) = whole.strip_suffix('\\') {
+            whole = begun.to_owned();
+            continue;
+        }
+        for command in std::mem::take(&mut whole).split(['|', ';', '&', '>']) {
+            let mut words = command
+                .split_whitespace()
+                .map(|word| word.trim_matches(['"', '\'']).to_owned());
+            if words.next().as_deref() == Some("apt-ostree-helper") {
+                found.push(words.collect());
+            }
+        }
+    }
+    found
+}
+
+/// Every command in the README and the book is one that the program understands: its words are read as far as `--help`,
+/// which stops it before it does anything.
+#[test]
+fn commands_in_the_book_are_understood() {
+    let mut texts = markdown(&pages());
+    let readme = top().join("README.md");
+    texts.insert(readme.clone(), fs::read_to_string(readme).unwrap());
+    let mut count = 0;
+    for (path, text) in &texts {
+        for mut words in commands(text) {
+            words.push("--help".to_owned());
+            let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_apt-ostree-helper"));
+            let output = program.args(&words).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                output.status.success(),
+                "{}: {words:?}: {said}",
+                path.display()
+            );
+            count += 1;
+        }
+    }
+    assert!(count >= 20, "{count}");
+}
+
+/// The README is short; the book has the rest.
+#[test]
+fn the_readme_has_at_most_1200_words() {
+    let words = fs::read_to_string(top().join("README.md"))
+        .unwrap()
+        .split_whitespace()
+        .count();
+    assert!(words <= 1200, "{words}");
+}

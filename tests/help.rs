@@ -195,3 +195,25 @@ fn every_command_has_examples_and_groups_its_options() {
         );
     }
 }
+
+/// Nobody wants the bytes of an archive on the screen.
+#[test]
+fn an_archive_is_not_written_to_a_terminal() {
+    if !has("script") {
+        return;
+    }
+    let dir = scratch();
+    let rootfs = tiny(dir.path());
+    let command = format!(
+        "{} build --rootfs {} -o -",
+        env!("CARGO_BIN_EXE_apt-ostree-helper"),
+        rootfs.str()
+    );
+    let output = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("an archive is not for a terminal"), "{said}");
+    assert_eq!(output.status.code(), Some(2));
+}

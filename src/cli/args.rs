@@ -1,7 +1,7 @@
 //! Options that several commands share: each is defined once, here.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::num::NonZeroUsize;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -356,6 +356,12 @@ impl ResultArgs {
 
 /// A destination with the name that an option gives to the image.
 pub fn tagged(destination: &Destination, wanted: Option<&String>) -> Result<Destination> {
+    if matches!(destination, Destination::Stdout { .. }) && std::io::stdout().is_terminal() {
+        return Err(usage(
+            "an archive is not for a terminal; send standard output to a file or a program, or give another destination"
+                .to_owned(),
+        ));
+    }
     let mut destination = destination.clone();
     let Some(wanted) = wanted else {
         return Ok(destination);
