@@ -8,7 +8,8 @@ use anyhow::{Result, anyhow};
 
 /// Applies `work` to every job on `threads` threads and returns the results in the order of
 /// `jobs`. Jobs are started in order, so the largest should come first. Each thread
-/// makes its own state (a buffer, say) with `state` once.
+/// makes its own state (a buffer, say) with `state` once. Where there are no more threads to be had, fewer do
+/// the work.
 ///
 /// # Errors
 /// The error of the earliest job that failed; no further job is started after a failure.
@@ -38,8 +39,13 @@ pub fn map<J: Sync, S, R: Send>(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..threads.get().min(jobs.len()) {
-            scope.spawn(run);
+        for n in 1..threads.get().min(jobs.len()) {
+            let thread = std::thread::Builder::new().name(format!("worker {n}"));
+            if let Err(e) = thread.spawn_scoped(scope, run) {
+                // One thread is enough, and it is there.
+                tracing::debug!("working with {n} threads only: {e}");
+                break;
+            }
         }
         run();
     });

@@ -165,7 +165,9 @@ pub type Teller = Arc<dyn Fn(Notice<'_>) + Send + Sync>;
 /// # Errors
 /// When the handlers cannot be installed or the thread cannot be started.
 pub fn on_signals(tell: Teller) -> io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+    // With a handler the write that is too large fails, and the error says where (setrlimit(2)).
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     let ignored = ignored_signals();
     let wanted = [SIGHUP, SIGINT, SIGTERM].into_iter();
     let wanted = wanted.filter(|signal| ignored & (1 << (signal - 1)) == 0);

@@ -9,6 +9,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use clap::{ArgAction, Args};
 use tracing_subscriber::filter::LevelFilter;
 
+use super::side_file::SideFiles;
 use super::{UsageError, print_result, say};
 use crate::component::ComponentTable;
 use crate::layers::FormatVersion;
@@ -315,24 +316,16 @@ pub struct ResultArgs {
 }
 
 impl ResultArgs {
-    /// Refuses files that cannot be written, before any work.
-    pub fn check(&self) -> Result<()> {
-        for file in [&self.iidfile, &self.digestfile].into_iter().flatten() {
-            check_parent(file)?;
-        }
-        Ok(())
+    /// The files that are asked for; those that cannot be written are refused before any work.
+    pub fn side_files(&self) -> Result<SideFiles> {
+        let mut files = SideFiles::default();
+        files.add(self.iidfile.as_ref(), |built| Ok(built.image_id.clone()))?;
+        files.add(self.digestfile.as_ref(), |built| Ok(built.digest.clone()))?;
+        Ok(files)
     }
 
-    /// Writes the files that were asked for, and tells the user.
+    /// Tells the user.
     pub fn report(&self, built: &Built, destination: &Destination) -> Result<()> {
-        for (file, text) in [
-            (&self.iidfile, &built.image_id),
-            (&self.digestfile, &built.digest),
-        ] {
-            if let Some(file) = file {
-                std::fs::write(file, text).with_context(|| format!("writing {file}"))?;
-            }
-        }
         if !self.log.quiet {
             if self.log.verbose > 0 {
                 say(&layer_table(&built.layers));
@@ -400,17 +393,6 @@ pub fn read_config(
     };
     read.with_context(|| format!("reading the config from {name}"))?;
     parse(&json).with_context(|| format!("the config from {name} cannot be used"))
-}
-
-/// Refuses a file in a directory that is not there.
-pub fn check_parent(file: &Utf8Path) -> Result<()> {
-    let parent = file.parent().filter(|p| !p.as_str().is_empty());
-    match parent {
-        Some(parent) if !parent.is_dir() => Err(usage(format!(
-            "cannot write {file}: there is no directory {parent}"
-        ))),
-        _ => Ok(()),
-    }
 }
 
 /// The date that a reproducible build has (reproducible-builds.org, "SOURCE_DATE_EPOCH").

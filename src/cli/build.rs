@@ -104,8 +104,8 @@ impl BuildArgs {
 
 /// Builds and reports.
 pub fn run(args: &BuildArgs) -> Result<()> {
-    args.result.check()?;
-    args.plan.check()?;
+    let mut files = args.result.side_files()?;
+    args.plan.add_to(&mut files)?;
     args.layers.warn_of_many();
     let timestamp = args.commit.timestamp()?;
     let image = image(args)?;
@@ -124,8 +124,14 @@ pub fn run(args: &BuildArgs) -> Result<()> {
         }),
         ..CommitOptions::default()
     };
-    let built = pipeline::build(&opened.rootfs, &commit, image, &args.result.log.progress())?;
-    args.plan.write(&built.plan)?;
+    let built = pipeline::build(
+        &opened.rootfs,
+        &commit,
+        image,
+        &|built| files.write(built),
+        &args.result.log.progress(),
+    )?;
+    files.publish()?;
     args.result.report(&built, &destination)
 }
 

@@ -58,7 +58,7 @@ impl BuildChunkedOciArgs {
 
 /// Builds and reports.
 pub fn run(args: &BuildChunkedOciArgs) -> Result<()> {
-    args.result.check()?;
+    let files = args.result.side_files()?;
     args.layers.warn_of_many();
     let timestamp = args.commit.timestamp()?;
     let mut image = image(args)?;
@@ -73,7 +73,14 @@ pub fn run(args: &BuildChunkedOciArgs) -> Result<()> {
         ..CommitOptions::default()
     };
     let destination = image.destination.clone();
-    let built = pipeline::build(&opened.rootfs, &commit, image, &args.result.log.progress())?;
+    let built = pipeline::build(
+        &opened.rootfs,
+        &commit,
+        image,
+        &|built| files.write(built),
+        &args.result.log.progress(),
+    )?;
+    files.publish()?;
     args.result.report(&built, &destination)
 }
 

@@ -92,8 +92,8 @@ impl BuildImageArgs {
 
 /// Builds and reports.
 pub fn run(args: &BuildImageArgs) -> Result<()> {
-    args.result.check()?;
-    args.plan.check()?;
+    let mut files = args.result.side_files()?;
+    args.plan.add_to(&mut files)?;
     args.layers.warn_of_many();
     let destination = args::tagged(&args.output, args.tag.as_ref())?;
     let is_signed = !args.commit.sign_commits.is_empty();
@@ -141,7 +141,13 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
         bootc: args.bootc,
         ..image
     };
-    let built = pipeline::build(&opened.rootfs, &commit, image, &args.result.log.progress())?;
-    args.plan.write(&built.plan)?;
+    let built = pipeline::build(
+        &opened.rootfs,
+        &commit,
+        image,
+        &|built| files.write(built),
+        &args.result.log.progress(),
+    )?;
+    files.publish()?;
     args.result.report(&built, &destination)
 }

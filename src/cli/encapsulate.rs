@@ -1,10 +1,10 @@
 //! `encapsulate`, and the same under rpm-ostree's names.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
 
-use super::args::{self, ConfigArgs, LayerArgs, LogArgs, ResultArgs, check_parent, read_config};
+use super::args::{self, ConfigArgs, LayerArgs, LogArgs, ResultArgs, read_config};
 use super::image::image_options;
 use super::{previous, say};
 use crate::layers::FormatVersion;
@@ -79,10 +79,8 @@ impl EncapsulateArgs {
 
 /// Encapsulates and reports. `usual` is the version of the format where none is given.
 pub fn run(args: &EncapsulateArgs, usual: FormatVersion) -> Result<()> {
-    args.result.check()?;
-    if let Some(file) = &args.write_contentmeta_json {
-        check_parent(file)?;
-    }
+    let mut files = args.result.side_files()?;
+    files.add(args.write_contentmeta_json.as_ref(), content_metadata)?;
     args.layers.warn_of_many();
     let image = image(args, usual)?;
     let destination = image.destination.clone();
@@ -92,10 +90,9 @@ pub fn run(args: &EncapsulateArgs, usual: FormatVersion) -> Result<()> {
         None => None,
     };
     let progress = args.result.log.progress();
-    let built = pipeline::encapsulate(&args.repo, &args.commit, image, &progress)?;
-    if let Some(file) = &args.write_contentmeta_json {
-        write_content_metadata(&built, file)?;
-    }
+    let ready = |built: &Built| files.write(built);
+    let built = pipeline::encapsulate(&args.repo, &args.commit, image, &ready, &progress)?;
+    files.publish()?;
     if let Some(old) = compared {
         say(&crate::report::comparison(&old, &built.layers));
     }
@@ -130,7 +127,6 @@ fn image(args: &EncapsulateArgs, usual: FormatVersion) -> Result<ImageOptions> {
     })
 }
 
-fn write_content_metadata(built: &Built, file: &Utf8PathBuf) -> Result<()> {
-    let json = serde_json::to_string(&built.content_metadata)?;
-    std::fs::write(file, json).with_context(|| format!("writing {file}"))
+fn content_metadata(built: &Built) -> Result<String> {
+    Ok(serde_json::to_string(&built.content_metadata)?)
 }

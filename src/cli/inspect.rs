@@ -1,10 +1,11 @@
 //! `inspect` and `diff`.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
 
-use super::args::{AccessArgs, LogArgs, check_parent};
+use super::args::{AccessArgs, LogArgs};
+use super::side_file::SideFile;
 use super::{EndsWith, print_result};
 use crate::pipeline::{self, Difference};
 use crate::registry::Reference;
@@ -111,13 +112,12 @@ impl DiffArgs {
 
 /// Inspects and prints.
 pub fn inspect(args: &InspectArgs) -> Result<()> {
-    if let Some(file) = &args.html {
-        check_parent(file)?;
-    }
+    let file = args.html.as_deref().map(SideFile::new).transpose()?;
     let image = pipeline::inspect(&args.image, &args.access.access())?;
-    if let Some(file) = &args.html {
+    if let Some(file) = file {
         let page = inspected_page(&args.image.to_string(), &image);
-        std::fs::write(file, page).with_context(|| format!("writing the page {file}"))?;
+        file.write(page.as_bytes())?;
+        file.publish()?;
     }
     if !args.paths.is_empty() || !args.components.is_empty() {
         let mut text = String::new();
@@ -137,9 +137,7 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
 
 /// Compares and prints.
 pub fn diff(args: &DiffArgs) -> Result<()> {
-    if let Some(file) = &args.html {
-        check_parent(file)?;
-    }
+    let file = args.html.as_deref().map(SideFile::new).transpose()?;
     let access = args.access.access();
     let old = pipeline::inspect(&args.old, &access)?;
     let new = pipeline::inspect(&args.new, &access)?;
@@ -147,10 +145,11 @@ pub fn diff(args: &DiffArgs) -> Result<()> {
     if args.changelog {
         difference.read_changelogs(&args.new, &access, &new)?;
     }
-    if let Some(file) = &args.html {
+    if let Some(file) = file {
         let names = (args.old.to_string(), args.new.to_string());
         let page = difference_page((&names.0, &names.1), &old, &new, &difference);
-        std::fs::write(file, page).with_context(|| format!("writing the page {file}"))?;
+        file.write(page.as_bytes())?;
+        file.publish()?;
     }
     print_result(&match (args.json, args.markdown) {
         (true, _) => serde_json::to_string_pretty(&difference)? + "\n",

@@ -15,6 +15,7 @@ mod inspect;
 mod mount;
 mod plan;
 mod previous;
+mod side_file;
 mod source;
 
 use std::ffi::OsString;

@@ -60,7 +60,7 @@ impl PlanCommandArgs {
 
 /// Plans and prints.
 pub fn run(args: &PlanCommandArgs) -> Result<()> {
-    args.plan.check()?;
+    let plan_file = args.plan.file()?;
     args.layers.warn_of_many();
     let commit = CommitOptions {
         timestamp: args.commit.timestamp()?,
@@ -88,7 +88,10 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
     let opened = args.source.open(args.layers.admindir.as_ref())?;
     let progress = args.log.progress();
     let plan = pipeline::dry_run(&opened.rootfs, &commit, &image, &args.explain, &progress)?;
-    args.plan.write(&plan.plan)?;
+    if let Some(file) = plan_file {
+        file.write(plan.plan.to_json()?.as_bytes())?;
+        file.publish()?;
+    }
     print_result(&match args.json {
         true => serde_json::to_string_pretty(&plan).context("describing the plan")? + "\n",
         false => dry_run_text(&plan),

@@ -4,8 +4,9 @@ use anyhow::{Context, Result};
 use camino::Utf8PathBuf;
 use clap::Args;
 
-use super::args::{check_parent, usage};
-use crate::pipeline::{LayerPlan, Previous};
+use super::args::usage;
+use super::side_file::{SideFile, SideFiles};
+use crate::pipeline::Previous;
 use crate::registry::{self, Access, Reference};
 
 /// Which plan is followed, and where the plan goes.
@@ -26,9 +27,14 @@ pub struct PlanArgs {
 }
 
 impl PlanArgs {
-    /// Refuses a file that cannot be written, before any work.
-    pub fn check(&self) -> Result<()> {
-        self.write_plan.as_deref().map_or(Ok(()), check_parent)
+    /// The file for the plan of an image, if it is asked for; one that cannot be written is refused before any work.
+    pub fn add_to(&self, files: &mut SideFiles) -> Result<()> {
+        files.add(self.write_plan.as_ref(), |built| built.plan.to_json())
+    }
+
+    /// The same for a plan alone.
+    pub fn file(&self) -> Result<Option<SideFile>> {
+        self.write_plan.as_deref().map(SideFile::new).transpose()
     }
 
     /// What there is to follow.
@@ -52,14 +58,6 @@ impl PlanArgs {
             (None, Some(image)) => Previous::of_image(&image, &Access::default()),
             (None, None) => Ok(None),
         }
-    }
-
-    /// Writes the plan, if that is asked for.
-    pub fn write(&self, plan: &LayerPlan) -> Result<()> {
-        let Some(file) = &self.write_plan else {
-            return Ok(());
-        };
-        std::fs::write(file, plan.to_json()?).with_context(|| format!("writing {file}"))
     }
 }
 

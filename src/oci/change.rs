@@ -127,7 +127,7 @@ impl<'a> Change<'a> {
             remove_unreachable(self.layout, &index, &self.known, UNKNOWN_AFTER)
         };
         if let Err(e) = remove() {
-            tracing::warn!(
+            tracing::error!(
                 "blobs that no image has any more stay in {}: {e:#}",
                 self.layout
             );

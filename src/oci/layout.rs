@@ -182,7 +182,7 @@ impl LayoutTarget {
 }
 
 /// What an error after the last rename says.
-const IN_PLACE: &str = "the new image is in place, but may be lost should the power fail";
+pub const IN_PLACE: &str = "the new image is in place, but may be lost should the power fail";
 
 fn is_directory(path: &Utf8Path) -> io::Result<bool> {
     match fs::metadata(path) {

@@ -111,7 +111,10 @@ impl<W: Write> TarWriter<W> {
         };
         let mut copied = 0;
         loop {
-            let got = content.read(buffer)?;
+            let got = match content.read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                got => got?,
+            };
             if got == 0 {
                 break;
             }

@@ -7,6 +7,8 @@ mod contents;
 #[cfg(feature = "libostree")]
 mod linked;
 #[cfg(feature = "libostree")]
+mod staging;
+#[cfg(feature = "libostree")]
 mod transaction;
 
 #[cfg(not(feature = "libostree"))]

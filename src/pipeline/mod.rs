@@ -52,15 +52,20 @@ use system::{Packages, System};
 use crate::ostree::Repository;
 use crate::progress::Progress;
 
-/// Builds an image of a root filesystem, and stores its commit where that is asked for.
+/// What the caller does between the last byte of an image and its publication, as its last chance to fail.
+pub type Ready<'a> = &'a dyn Fn(&Built) -> Result<()>;
+
+/// Builds an image of a root filesystem, and stores its commit where that is asked for. The branch moves when
+/// the image is in its place.
 ///
 /// # Errors
 /// When the rootfs cannot be read or cannot be an image, or the output cannot be written: then
-/// nothing is left at the destination that was not there before.
+/// nothing is left at the destination that was not there before, and no branch has moved.
 pub fn build(
     rootfs: &RootfsOptions,
     commit: &CommitOptions,
     image: ImageOptions,
+    ready: Ready<'_>,
     progress: &dyn Progress,
 ) -> Result<Built> {
     let output = output::Output::prepare(&image.destination)?;
@@ -80,10 +85,20 @@ pub fn build(
         &rootfs.rootfs,
     )?;
     let built = image_of(&system, &packages, image, &output, progress)?;
-    if let Some(store) = &commit.store {
-        store::store(&system, store, progress)?;
-    }
-    built.publish(&output)
+    ready(built.built())?;
+    let Some(store) = &commit.store else {
+        return built.publish(&output);
+    };
+    store::store(&system, &store.without_branch(), progress)?;
+    let name = system.commit.checksum;
+    let built = built.publish(&output).with_context(|| {
+        let repo = &store.repo;
+        format!(
+            "commit {name} is in {repo}, where no branch points at it, but the image is not made"
+        )
+    })?;
+    store.set_branch(name).context("the image is in place")?;
+    Ok(built)
 }
 
 /// Makes the commit of a root filesystem in the repository that `commit` names.
@@ -113,6 +128,7 @@ pub fn encapsulate(
     repo: &Utf8Path,
     name: &str,
     image: ImageOptions,
+    ready: Ready<'_>,
     progress: &dyn Progress,
 ) -> Result<Built> {
     let output = output::Output::prepare(&image.destination)?;
@@ -125,7 +141,9 @@ pub fn encapsulate(
         image.components.as_ref(),
         &what,
     )?;
-    image_of(&system, &packages, image, &output, progress)?.publish(&output)
+    let built = image_of(&system, &packages, image, &output, progress)?;
+    ready(built.built())?;
+    built.publish(&output)
 }
 
 fn image_of(

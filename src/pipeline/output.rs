@@ -2,11 +2,13 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
+use rustix::fs::{FileType, OFlags};
 
-use crate::oci::{Image, LayoutTarget, Stage, parent_directory, write_archive};
+use crate::oci::{IN_PLACE, Image, LayoutTarget, Stage, parent_directory, write_archive};
 use crate::registry::Destination;
 use crate::source::store_layout;
 use crate::tree::{Filter, is_mount_point};
@@ -52,13 +54,21 @@ impl Output {
                     }
                 }
                 let parent = parent_directory(path);
+                let is_directory = match fs::metadata(parent) {
+                    Ok(found) => found.is_dir(),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+                    Err(e) => return Err(e).with_context(|| format!("looking at {parent}")),
+                };
                 ensure!(
-                    parent.is_dir(),
+                    is_directory,
                     "cannot write the output {path}: there is no directory {parent}; create it first"
                 );
                 Self::Archive(path.clone(), tag.clone())
             }
-            Destination::Stdout { tag } => Self::Stdout(tag.clone()),
+            Destination::Stdout { tag } => {
+                refuse_closed_stdout()?;
+                Self::Stdout(tag.clone())
+            }
             Destination::Storage { name } => {
                 let temporary = Stage::new_temporary()?;
                 let target = LayoutTarget::new(&temporary.path().join("image"), None)?;
@@ -122,8 +132,8 @@ impl Output {
                     )?;
                     file.sync_all()?;
                     fs::rename(&made, path)?;
-                    File::open(parent_directory(path))?.sync_all()?;
-                    Ok(())
+                    let synced = File::open(parent_directory(path)).and_then(|dir| dir.sync_all());
+                    synced.context(IN_PLACE)
                 };
                 write().with_context(|| format!("writing the output {path}"))
             }
@@ -134,6 +144,22 @@ impl Output {
             }
         }
     }
+}
+
+/// An archive that nobody gets is not made. Where standard output is closed, the runtime has opened /dev/null in its
+/// place, for reading and writing, as no shell does.
+fn refuse_closed_stdout() -> Result<()> {
+    let out = io::stdout();
+    let flags = rustix::fs::fcntl_getfl(&out).context("looking at standard output")?;
+    let found = rustix::fs::fstat(&out).context("looking at standard output")?;
+    let null = fs::metadata("/dev/null").map(|null| null.rdev());
+    let is_null = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
+        && null.is_ok_and(|null| null == found.st_rdev);
+    ensure!(
+        !is_null || !flags.contains(OFlags::RDWR),
+        "the archive would go to standard output, which is closed; write it to a file"
+    );
+    Ok(())
 }
 
 fn refuse_inside(path: &Utf8Path, rootfs: &Utf8Path, filter: &Filter) -> Result<()> {

@@ -29,6 +29,22 @@ impl StoreOptions {
         Ok(repository)
     }
 
+    /// The same without a branch.
+    pub(super) fn without_branch(&self) -> Self {
+        Self {
+            repo: self.repo.clone(),
+            branch: None,
+        }
+    }
+
+    /// Makes the branch, if there is one, point at a commit that is stored.
+    pub(super) fn set_branch(&self, commit: Checksum) -> Result<()> {
+        match &self.branch {
+            Some(branch) => self.open()?.set_branch(branch, commit),
+            None => Ok(()),
+        }
+    }
+
     /// The commit that the branch points at now, if there is one.
     pub(super) fn branch_commit(&self) -> Result<Option<Checksum>> {
         match &self.branch {

@@ -39,6 +39,11 @@ pub struct Written {
 }
 
 impl Written {
+    /// What it is.
+    pub fn built(&self) -> &Built {
+        &self.built
+    }
+
     /// Makes it appear at its destination.
     ///
     /// # Errors

@@ -59,6 +59,14 @@ impl Repository {
     ///
     /// # Errors
     /// None.
+    pub fn set_branch(&self, _name: &str, _commit: Checksum) -> Result<()> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// None.
     pub fn detached_metadata(&self, _commit: Checksum) -> Result<Option<Vec<u8>>> {
         match self.0 {}
     }

@@ -25,12 +25,18 @@ impl Repository {
     /// # Errors
     /// When there is none.
     pub fn open(path: &Utf8Path) -> Result<Self> {
+        let is_there = |below: &Utf8Path| match std::fs::metadata(below) {
+            Ok(found) => Ok(Some(found.is_dir())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("looking at {below}")),
+        };
         ensure!(
-            path.is_dir(),
+            is_there(path)? == Some(true),
             "no repository at {path}: there is no such directory; make one with 'ostree init --repo={path} --mode=bare-user'"
         );
         ensure!(
-            path.join("objects").is_dir() && path.join("config").is_file(),
+            is_there(&path.join("objects"))? == Some(true)
+                && is_there(&path.join("config"))? == Some(false),
             "{path} is no OSTree repository (it has no config or no objects); make one with 'ostree init --repo={path} --mode=bare-user'"
         );
         Ok(Self {
@@ -83,6 +89,17 @@ impl Repository {
         resolved
             .map(|checksum| Checksum::from_hex(&checksum))
             .transpose()
+    }
+
+    /// Makes a branch point at a commit, which is there.
+    ///
+    /// # Errors
+    /// When it cannot be written; it is as it was then.
+    pub fn set_branch(&self, name: &str, commit: Checksum) -> Result<()> {
+        let commit = commit.to_string();
+        self.repo
+            .set_ref_immediate(None, name, Some(&commit), NO_CANCELLABLE)
+            .with_context(|| format!("setting branch {name} in {}", self.path))
     }
 
     /// Refuses what cannot be the name of a branch.

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use ostree::gio::{self, prelude::*};
-use ostree::{Repo, RepoMode};
+use ostree::{ObjectType, Repo, RepoMode};
+use sha2::{Digest, Sha256};
 
 use super::NewFile;
 use super::linked::{NO_CANCELLABLE, Repository, object_type, variant};
+use super::staging::{lock_of, own, remove_killed, staging_directory};
 use crate::checksum::Checksum;
 use crate::ostree::commit::Commit;
 use crate::ostree::gvariant;
@@ -52,8 +54,13 @@ impl<'a> Transaction<'a> {
         // an abort would leave them there. One sync in the end is the price.
         repo.set_disable_fsync(false);
         let begin = || -> Result<Option<Utf8PathBuf>> {
+            remove_killed(path);
             repo.prepare_transaction(NO_CANCELLABLE)?;
-            Ok(staging_directory(path))
+            let staging = staging_directory(path);
+            if let Some(staging) = &staging {
+                own(staging).with_context(|| format!("writing to {staging}"))?;
+            }
+            Ok(staging)
         };
         let commits = Commits::default();
         let remove = |staging: &Option<Utf8PathBuf>| {
@@ -62,10 +69,12 @@ impl<'a> Transaction<'a> {
             move || {
                 if let Some(staging) = staging {
                     remove_tree(&staging);
+                    // libostree would remove it, too, were it asked to end.
+                    let _ = std::fs::remove_file(lock_of(&staging));
                 }
                 for (commit, is_ours) in locked(&commits).drain(..) {
                     // A commit that came to its place before others failed to is partial indeed.
-                    if is_ours && !object(&path, &commit).exists() {
+                    if is_ours && is_there(&object(&path, &commit)).is_ok_and(|there| !there) {
                         let _ = std::fs::remove_file(mark(&path, &commit));
                     }
                 }
@@ -86,7 +95,7 @@ impl<'a> Transaction<'a> {
     fn mark_partial(&self, commit: &str) -> Result<()> {
         let path = self.repository.path();
         // Not what libostree says, which counts what is only staged.
-        let is_new = !object(path, commit).exists() && !mark(path, commit).exists();
+        let is_new = !is_there(&object(path, commit))? && !is_there(&mark(path, commit))?;
         locked(&self.commits).push((commit.to_owned(), is_new));
         if is_new {
             self.repo().mark_commit_partial(commit, true)?;
@@ -117,7 +126,10 @@ impl<'a> Transaction<'a> {
         }
         self.repo()
             .write_metadata(object_type(kind), Some(&name), &object, NO_CANCELLABLE)
-            .with_context(|| format!("writing object {checksum}.{extension}"))?;
+            .with_context(|| {
+                let path = self.repository.path();
+                format!("writing object {checksum}.{extension} to {path}")
+            })?;
         Ok(())
     }
 
@@ -133,10 +145,43 @@ impl<'a> Transaction<'a> {
             _ if self.repo().mode() == RepoMode::Archive => self.spooled(file, content),
             _ => self.streamed(file, content),
         };
-        match file.expected {
-            Some(checksum) => written.with_context(|| format!("writing object {checksum}.file")),
-            None => written,
+        let path = self.repository.path();
+        let written = match file.expected {
+            Some(checksum) => {
+                written.with_context(|| format!("writing object {checksum}.file to {path}"))
+            }
+            None => written.with_context(|| format!("writing to {path}")),
+        }?;
+        if self.repo().mode() == RepoMode::Archive {
+            self.read_back(written)
+                .with_context(|| format!("reading object {written}.filez back in {path}"))?;
         }
+        Ok(written)
+    }
+
+    /// libostree (2022.7 at least) loses the error of the last write of a compressed object, so that one which did not fit
+    /// on the disk is cut short and counts as written.
+    fn read_back(&mut self, checksum: Checksum) -> Result<()> {
+        let name = checksum.to_string();
+        let (stream, _) =
+            self.repo()
+                .load_object_stream(ObjectType::File, &name, NO_CANCELLABLE)?;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(256 * 1024, 0);
+        let mut hasher = Sha256::new();
+        loop {
+            match stream.read(&mut buffer[..], NO_CANCELLABLE)? {
+                0 => break,
+                got => hasher.update(&buffer[..got]),
+            }
+        }
+        self.buffer = buffer;
+        let found = Checksum::finish(hasher);
+        ensure!(
+            found == checksum,
+            "it is damaged, though it was written without an error: the disk may be full"
+        );
+        Ok(())
     }
 
     fn symlink(&self, file: &NewFile<'_>) -> Result<Checksum> {
@@ -192,7 +237,10 @@ impl<'a> Transaction<'a> {
         buffer.resize(256 * 1024, 0);
         let mut copied = 0;
         loop {
-            let got = content.read(&mut buffer)?;
+            let got = match content.read(&mut buffer) {
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                got => got?,
+            };
             if got == 0 {
                 break;
             }
@@ -263,8 +311,14 @@ impl<'a> Transaction<'a> {
                 .with_context(context)?;
         }
         let commits = Arc::clone(&self.commits);
+        let (repository, checksum) = (self.repository, commit.checksum);
         // A signal waits until the branch is set too: all of it is there then, or nothing.
         let commit = || -> Result<()> {
+            // Another process may have finished the same commit meanwhile, or given it up.
+            for (commit, _) in locked(&commits).iter() {
+                repo.mark_commit_partial(commit, true)
+                    .with_context(context)?;
+            }
             repo.commit_transaction(NO_CANCELLABLE)
                 .with_context(context)?;
             // Also where an earlier pull, or a process that was killed, has left a mark.
@@ -272,11 +326,10 @@ impl<'a> Transaction<'a> {
                 repo.mark_commit_partial(&commit, false)
                     .with_context(context)?;
             }
-            if let Some(branch) = branch {
-                repo.set_ref_immediate(None, branch, Some(&name), NO_CANCELLABLE)
-                    .with_context(|| format!("setting branch {branch} in {path}"))?;
+            match branch {
+                Some(branch) => repository.set_branch(branch, checksum),
+                None => Ok(()),
             }
-            Ok(())
         };
         match self.undo.take() {
             Some(undo) => undo.disarm_with(commit),
@@ -319,15 +372,13 @@ fn locked(commits: &Commits) -> MutexGuard<'_, Vec<(String, bool)>> {
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// The directory in which libostree keeps what a transaction of this process has written to the
-/// repository at `path`; it tells nobody but the kernel.
-fn staging_directory(path: &Utf8Path) -> Option<Utf8PathBuf> {
-    let prefix = path.canonicalize_utf8().ok()?.join("tmp/staging-");
-    let files = std::fs::read_dir("/proc/self/fd").ok()?.flatten();
-    let targets =
-        files.filter_map(|file| Utf8PathBuf::try_from(file.path().read_link().ok()?).ok());
-    let mut ours = targets.filter(|target| target.as_str().starts_with(prefix.as_str()));
-    ours.find(|target| target.is_dir())
+/// Whether something is at `path`.
+fn is_there(path: &Utf8Path) -> Result<bool> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e).with_context(|| format!("looking at {path}")),
+    }
 }
 
 fn mode(header: &FileHeader) -> u32 {

@@ -1,0 +1,58 @@
+//! The directory in which libostree keeps what a transaction has written: it tells nobody whose it is, and
+//! one that a killed process has left it takes for the next transaction, with all that is in it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use rustix::fs::{FlockOperation, fcntl_lock, flock};
+
+use crate::undo::remove_tree;
+
+/// By this file in it a staging directory is known as one of ours. libostree looks at directories only.
+const OURS: &str = "apt-ostree-helper";
+
+/// The one that a transaction of this process has, in the repository at `path`; only the kernel tells.
+pub(super) fn staging_directory(path: &Utf8Path) -> Option<Utf8PathBuf> {
+    let prefix = path.canonicalize_utf8().ok()?.join("tmp/staging-");
+    let files = fs::read_dir("/proc/self/fd").ok()?.flatten();
+    let targets =
+        files.filter_map(|file| Utf8PathBuf::try_from(file.path().read_link().ok()?).ok());
+    let mut ours = targets.filter(|target| target.as_str().starts_with(prefix.as_str()));
+    ours.find(|target| target.is_dir())
+}
+
+/// Marks it as ours.
+pub(super) fn own(staging: &Utf8Path) -> io::Result<()> {
+    File::create(staging.join(OURS)).map(drop)
+}
+
+/// The file that libostree locks it with.
+pub(super) fn lock_of(staging: &Utf8Path) -> Utf8PathBuf {
+    Utf8PathBuf::from(format!("{staging}-lock"))
+}
+
+/// Removes those of ours that nobody uses any more. That one stays is no failure.
+pub(super) fn remove_killed(path: &Utf8Path) {
+    let entries = fs::read_dir(path.join("tmp"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let paths = entries.filter_map(|entry| Utf8PathBuf::try_from(entry.path()).ok());
+    for staging in paths.filter(|path| path.join(OURS).symlink_metadata().is_ok()) {
+        let lock = lock_of(&staging);
+        let is_free = match OpenOptions::new().read(true).write(true).open(&lock) {
+            Ok(file) => {
+                // libostree takes the first kind of lock, and the other where that is not to be had.
+                fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+                    && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            }
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
+        };
+        if is_free {
+            tracing::info!("removing {staging}, which a killed process left");
+            remove_tree(&staging);
+            let _ = fs::remove_file(&lock);
+        }
+    }
+}
