@@ -269,6 +269,7 @@ fn paths_and_components_are_looked_up() {
     );
     let text = run(&["inspect", &layout, "--path", "opt"]);
     assert!(text.contains("rest/files  /opt/note"), "{text}");
+    assert!(text.contains("/opt/\\u{202e}txt.exe"), "{text}");
     let text = run(&["inspect", &layout, "--component", "source-b"]);
     assert!(
         text.contains("/usr/bin/b") && !text.contains("/usr/bin/a"),

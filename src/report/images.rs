@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::release_notes::is_hidden;
 use super::summary::{human_size, shortened};
 use crate::pipeline::{
     ChangedPackage, Difference, DryRun, Explained, FetchedLayer, FoundFile, Inspected,
@@ -178,20 +179,34 @@ pub fn inspected_text(image: &Inspected, packages: bool) -> String {
 pub fn found_text(found: &[FoundFile<'_>], what: &str) -> String {
     let mut text = String::from("layer      size  component (package)  path\n");
     for file in found {
-        let package = file.package.map(|package| format!(" ({package})"));
+        let package = file
+            .package
+            .map(|package| format!(" ({})", printable(package)));
         let _ = writeln!(
             text,
             "{:>5}  {:>8}  {}{}  /{}",
             file.layer,
             human_size(file.size),
-            file.component,
+            printable(file.component),
             package.unwrap_or_default(),
-            file.path
+            printable(file.path)
         );
     }
     let total = human_size(found.iter().map(|file| file.size).sum());
     let _ = writeln!(text, "{} files, {total}: {what}", found.len());
     text
+}
+
+/// A name in which no sign moves the cursor, or turns the direction of writing.
+fn printable(name: &str) -> String {
+    let mut safe = String::with_capacity(name.len());
+    for sign in name.chars() {
+        match is_hidden(sign) {
+            true => safe.extend(sign.escape_unicode()),
+            false => safe.push(sign),
+        }
+    }
+    safe
 }
 
 /// What is new in an image, and what it costs.

@@ -145,14 +145,17 @@ fn escaped(text: &str) -> String {
                 safe.push(sign);
             }
             '~' if safe.ends_with('~') => safe.push_str("\\~"),
-            sign if sign.is_control() => safe.extend(sign.escape_unicode()),
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => {
-                safe.extend(sign.escape_unicode());
-            }
+            sign if is_hidden(sign) => safe.extend(sign.escape_unicode()),
             sign => safe.push(sign),
         }
     }
     safe
+}
+
+/// Whether a sign is not seen, or changes what is seen beside it.
+pub(super) fn is_hidden(sign: char) -> bool {
+    sign.is_control()
+        || matches!(sign, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
 }
 
 #[cfg(test)]
