@@ -57,8 +57,9 @@ fn options(text: &str) -> BTreeSet<String> {
 }
 
 /// Every command that writes something.
-const COMMANDS: [&[&str]; 12] = [
+const COMMANDS: [&[&str]; 13] = [
     &["build"],
+    &["finalize"],
     &["commit"],
     &["encapsulate"],
     &["import"],
@@ -82,8 +83,13 @@ fn the_options_that_texts_name_exist() {
     assert!(help.len() > 40, "{help:?}");
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut texts = vec![top.join("README.md"), top.join("CHANGELOG.md")];
-    for entry in fs::read_dir(top.join("containerfiles")).unwrap() {
-        texts.push(entry.unwrap().path());
+    for dir in ["containerfiles", "containerfiles/bootable"] {
+        for entry in fs::read_dir(top.join(dir)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                texts.push(path);
+            }
+        }
     }
     for path in texts {
         for option in options(&fs::read_to_string(&path).unwrap()) {
