@@ -15,19 +15,13 @@
 //! multiplied, since what an update is about lies together; and two halves of a part are then as
 //! likely to change as the part.
 //!
-//! [`plan`] takes three steps. `runs` finds the best plan among those that cut one particular order
-//! of the items into runs, and `refine` moves and swaps items out of that order where it pays well.
-//! The order, odds to change per byte, is not arbitrary: with everything else in place, that one
-//! number decides which of two layers an item is cheaper in. Items of one cause are one item in
-//! this; `fresh` then splits those that have a layer of their own, into the layers that it has set
-//! aside for that.
-//!
-//! How good that is: cutting is exact for its order, and so is splitting. Against all partitions of
-//! small cases plans are optimal in 95 % or more, at worst 1.05 times the optimum (held by tests). What remains is bent by
-//! intent to what numbers do not say: an exchange has to pay well, layers for splits are set aside
-//! in eighths, and parts of different sources are kept apart, since a plan that depends on
-//! everything changes with everything (tests/history.rs plays a year of updates). `kept` is the plan that
-//! follows an earlier one.
+//! Two things make updates cheap, and they pull apart: a plan that fits these chances, and a plan that is the same
+//! for the next image, of which a package more or less must not move others. `fresh` is the plan of an image that
+//! knows no other, and puts the second first; its law is told there. Of less than eight layers `few` makes the
+//! cheapest plan that it finds: `runs` finds the best among those that cut one particular order of the items into
+//! runs (odds to change per byte), and `refine` moves and swaps items out of that order where it pays well. Against
+//! all partitions of small cases those are optimal in 95 % or more, at worst 1.05 times the optimum (held by tests).
+//! `kept` is the plan that follows an earlier one.
 //!
 //! Everything here is a function of its arguments, and of nothing but additions, multiplications,
 //! divisions and comparisons of `f64` in a fixed order: any machine gives the same plan.
@@ -35,6 +29,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 
+mod few;
 mod fresh;
 mod kept;
 mod layers;
@@ -42,6 +37,7 @@ mod refine;
 mod runs;
 #[cfg(test)]
 mod tests;
+mod wholes;
 
 /// What one more layer costs, in bytes, whether or not it changes.
 ///
@@ -109,12 +105,11 @@ impl Plan {
 /// Distributes `items` over at most `max_layers` layers so that [`Plan::expected_bytes`] is small.
 ///
 /// Every item is in exactly one layer and no layer is empty; without items there are no layers.
-/// Fewer layers than allowed are used where one more would not pay, and of 32 or more one is left free for what the next image
-/// brings. The order of `items` does not
+/// Fewer layers than allowed are used where one more would not pay, and of 32 or more one at least is left free for what the next
+/// image brings. The order of `items` does not
 /// matter.
 ///
-/// One item more, less or of another size moves few others. A change of chances moves more, so
-/// that estimates should not follow every update.
+/// One item more, less or of another size, or of another chance, moves few others.
 ///
 /// `previous` is the plan of the image that clients have, as the names of each layer's items. Items
 /// stay in their layer; names that are gone are forgotten, of a name in several layers the first
@@ -198,6 +193,15 @@ fn planned_layer(items: &[Item], members: Vec<usize>, chance: f64) -> PlannedLay
     }
 }
 
+/// A number that stands for a name: FNV-1a, and SplitMix64's last steps, which spread it over all bits.
+fn key(name: &str) -> u64 {
+    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let mut hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, fnv);
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
 fn clamped(chance: f64) -> f64 {
     if chance.is_nan() {
         1.0
@@ -218,6 +222,8 @@ struct Part {
     cause: Option<usize>,
     /// The odds that it changes when its cause occurs; infinite when it does for sure.
     odds: f64,
+    /// Stands for its name, or that of its cause.
+    key: u64,
 }
 
 impl Part {
@@ -227,6 +233,7 @@ impl Part {
             stay,
             cause: None,
             odds: f64::INFINITY,
+            key: 0,
         }
     }
 
@@ -262,6 +269,7 @@ impl Parts {
         let mut list: Vec<Part> = Vec::new();
         for item in items {
             let mut part = Part::alone(item.size as f64, 1.0 - clamped(item.chance));
+            part.key = key(item.cause.as_deref().unwrap_or(&item.name));
             let shared = item.cause.as_deref().filter(|cause| counts[cause] > 1);
             if let Some(name) = shared {
                 let cause = *known.entry(name).or_insert(causes.len());
