@@ -1,6 +1,6 @@
-//! The law of plans without memory: a change of a few packages moves few others. Of a made system, and of real
-//! ones, whose components `plan --json` tells: packages grow, shrink, come, go, five at once, or change in nothing but
-//! their content.
+//! The law of plans without memory: a change of a few packages moves few others. Of a made system,
+//! and of real ones, whose components `plan --json` tells: packages grow, shrink, come, go, five at
+//! once, or change in nothing but their content.
 //!
 //! `AOH_ROOTFS_SETS`, directories with colons between them, names more real systems.
 #![allow(
@@ -120,7 +120,8 @@ fn unchanged<'a>(
         .collect()
 }
 
-/// The share of the bytes that are in another company than before though nothing about them has changed.
+/// The share of the bytes that are in another company than before though nothing about them has
+/// changed.
 fn moved(old: (&[Item], &Plan), new: (&[Item], &Plan), changed: &HashSet<String>) -> f64 {
     let before = unchanged(old.0, old.1, changed);
     let before: HashSet<BTreeSet<&str>> = before.into_iter().map(|(names, _)| names).collect();

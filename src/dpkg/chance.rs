@@ -1,30 +1,32 @@
-//! How likely a source package is to change between one pull of an image and the next, about a month later.
+//! How likely a source package is to change between one pull of an image and the next, about a
+//! month later.
 //!
-//! On a stable release hardly anything changes twice, and changelogs say nothing of what comes. What does is which
-//! software it is. Debian's archive tells how often each source was updated in the life of Debian 11 (63 months, security
-//! and long-term support counted): `updates.txt`, which `contrib/update-counts` makes of it. It holds from one
-//! release to the next. In Debian 12 an update has been needed so far by 1.6 % of the sources that needed none in
-//! Debian 11, by 48 % of those that needed one, by 67 % of those with two, 81 % with three and 97 % or more with
-//! more; and for each update in Debian 11 there were 0.6 in 40 months of Debian 12. So a source's chance is in proportion to its
-//! updates then. A version in a name (`python3.11`, `libxml2`) tells one release from another, so that numbers in
-//! names do not count.
+//! On a stable release hardly anything changes twice, and changelogs say nothing of what comes.
+//! What does is which software it is. Debian's archive tells how often each source was updated in
+//! the life of Debian 11 (63 months, security and long-term support counted): `updates.txt`, which
+//! `contrib/update-counts` makes of it. It holds from one release to the next. In Debian 12 an
+//! update has been needed so far by 1.6 % of the sources that needed none in Debian 11, by 48 % of
+//! those that needed one, by 67 % of those with two, 81 % with three and 97 % or more with more;
+//! and for each update in Debian 11 there were 0.6 in 40 months of Debian 12. So a source's chance
+//! is in proportion to its updates then. A version in a name (`python3.11`, `libxml2`) tells one
+//! release from another, so that numbers in names do not count.
 //!
-//! Debian 11 and no later release, since those are what the plans are judged by (`contrib/bench/updates`), and
-//! systems of this day run.
+//! Debian 11 and no later release, since those are what the plans are judged by
+//! (`contrib/bench/updates`), and systems of this day run.
 //!
-//! Of some sources an update is a new upstream version, which its own version does not count; and what is not in
-//! Debian is in no list of Debian's. A short list ([`PRIORS`]) names those.
+//! Of some sources an update is a new upstream version, which its own version does not count; and
+//! what is not in Debian is in no list of Debian's. A short list ([`PRIORS`]) names those.
 //!
-//! What else tells is how often the source has needed an update in this release, as its version says. It is used with
-//! restraint: a plan that is made without knowing the one before follows these chances, and a
-//! source whose chance follows its version moves whenever it is updated. So a version counts once, where it says that a
-//! source which no list names is updated again and again.
+//! What else tells is how often the source has needed an update in this release, as its version
+//! says. It is used with restraint: a plan that is made without knowing the one before follows
+//! these chances, and a source whose chance follows its version moves whenever it is updated. So a
+//! version counts once, where it says that a source which no list names is updated again and again.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// The chance of a source that is in no list. On stable it is a tenth of that; on testing and sid it is ten times
-/// that. What counts is how it compares with others.
+/// The chance of a source that is in no list. On stable it is a tenth of that; on testing and sid
+/// it is ten times that. What counts is how it compares with others.
 const BASE: f64 = 0.002;
 /// The chance for each update that the source had in Debian 11.
 const OF_UPDATE: f64 = 0.013;
@@ -37,9 +39,9 @@ const OFTEN: u32 = 4;
 /// The least chance of such a source.
 const OFTEN_CHANCE: f64 = 0.1;
 
-/// Sources that are updated to new upstream versions, or that are not Debian's: the share of months with an update. The
-/// kernel's and the browsers' are measured, from the changelogs of Debian 11 to 13; others are estimates. A name that
-/// ends in `*` stands for all sources that begin so.
+/// Sources that are updated to new upstream versions, or that are not Debian's: the share of months
+/// with an update. The kernel's and the browsers' are measured, from the changelogs of Debian 11 to
+/// 13; others are estimates. A name that ends in `*` stands for all sources that begin so.
 const PRIORS: [(f64, &str); 3] = [
     (
         CAP,
@@ -66,11 +68,11 @@ static UPDATES: LazyLock<HashMap<&str, u32>> = LazyLock::new(|| {
         .collect()
 });
 
-/// The chance, 0.002 to 0.6, that the source package `source`, now of the version `version`, is another version at the
-/// next pull.
+/// The chance, 0.002 to 0.6, that the source package `source`, now of the version `version`, is
+/// another version at the next pull.
 ///
-/// It depends on nothing else, and changes at most once in the life of a release. Neither argument needs to be
-/// well-formed.
+/// It depends on nothing else, and changes at most once in the life of a release. Neither argument
+/// needs to be well-formed.
 #[must_use]
 pub fn change_chance(source: &str, version: &str) -> f64 {
     let updates = UPDATES.get(family(source).as_str()).copied().unwrap_or(0);
@@ -103,8 +105,8 @@ fn family(source: &str) -> String {
     family + rest
 }
 
-/// What updates `source`: the source itself, or for a signed build of another one (`linux-signed-amd64`, which follows
-/// each `linux`) that other.
+/// What updates `source`: the source itself, or for a signed build of another one
+/// (`linux-signed-amd64`, which follows each `linux`) that other.
 #[must_use]
 pub fn update_of(source: &str) -> &str {
     match source.split_once("-signed") {
@@ -126,12 +128,14 @@ fn prior(source: &str) -> Option<f64> {
     row.map(|(chance, _)| *chance)
 }
 
-/// How many updates the source has had in its stable release, as the version tells; 0 when it says nothing.
+/// How many updates the source has had in its stable release, as the version tells; 0 when it says
+/// nothing.
 fn stable_updates(version: &str) -> u32 {
     debian_updates(version).max(ubuntu_updates(version))
 }
 
-/// M of `+debNuM` or `~debNuM`, which the M-th update in Debian N has (Developer's Reference 5.11.2).
+/// M of `+debNuM` or `~debNuM`, which the M-th update in Debian N has (Developer's Reference
+/// 5.11.2).
 fn debian_updates(version: &str) -> u32 {
     let update = |part: &str| {
         let (release, count) = part.strip_prefix("deb")?.split_once('u')?;
@@ -145,8 +149,9 @@ fn debian_updates(version: &str) -> u32 {
         .unwrap_or(0)
 }
 
-/// The count in Ubuntu's suffixes for updates of a release: `ubuntuN.M`, and where several releases have the same
-/// version, `ubuntuN.YY.MM.M` or `ubuntuN~YY.MM.M`. `ubuntuN` alone is from before the release.
+/// The count in Ubuntu's suffixes for updates of a release: `ubuntuN.M`, and where several releases
+/// have the same version, `ubuntuN.YY.MM.M` or `ubuntuN~YY.MM.M`. `ubuntuN` alone is from before
+/// the release.
 fn ubuntu_updates(version: &str) -> u32 {
     let Some((_, suffix)) = version.rsplit_once("ubuntu") else {
         return 0;

@@ -1,26 +1,29 @@
 //! The plan without memory: a small change of what is planned is a small change of the plan.
 //!
-//! The cheapest plan depends on everything: one package less, and the best cuts among hundreds that are as cold
-//! as each other all shift a little, each of which a client pays with two layers. So what may share a layer
-//! follows from what an item is itself, and only how finely that is divided depends on the others:
+//! The cheapest plan depends on everything: one package less, and the best cuts among hundreds that
+//! are as cold as each other all shift a little, each of which a client pays with two layers. So
+//! what may share a layer follows from what an item is itself, and only how finely that is divided
+//! depends on the others:
 //!
 //! * What changes together (the parts of a source, a kernel and its initramfs) is one whole. A part
-//!   never lies beside another source's: an estimate of what an update spares that is wrong costs the bytes of its
-//!   own source, and spoils nobody else's layer.
-//! * Each whole has a key: the power of four that its size is, how hot it is (three steps), and then the
-//!   bits of a hash of its name. Keys make a tree, with the wholes as its leaves: each node divides those below it by one
-//!   bit. A whole that has a layer of its own is divided further, cold parts from hot ones.
-//! * A layer is all that is below one node. Which nodes are layers is what costs least within the budget, exactly.
+//!   never lies beside another source's: an estimate of what an update spares that is wrong costs
+//!   the bytes of its own source, and spoils nobody else's layer.
+//! * Each whole has a key: the power of four that its size is, how hot it is (three steps), and
+//!   then the bits of a hash of its name. Keys make a tree, with the wholes as its leaves: each
+//!   node divides those below it by one bit. A whole that has a layer of its own is divided
+//!   further, cold parts from hot ones.
+//! * A layer is all that is below one node. Which nodes are layers is what costs least within the
+//!   budget, exactly.
 //!
-//! The law: a whole that comes, goes, grows or shrinks leaves the tree of the others as it is. It changes
-//! what a division saves only along its own way to the root, and, as it takes or leaves a layer, whether the division that
-//! was just worth one is still made elsewhere: then the layers of one node become one, or two. `tests/steady.rs` holds
-//! it on made systems and real ones.
+//! The law: a whole that comes, goes, grows or shrinks leaves the tree of the others as it is. It
+//! changes what a division saves only along its own way to the root, and, as it takes or leaves a
+//! layer, whether the division that was just worth one is still made elsewhere: then the layers of
+//! one node become one, or two. `tests/steady.rs` holds it on made systems and real ones.
 //!
-//! The trade: what a tree cannot tell apart lies together, so that such a plan is expected to cost some hundredths more than
-//! the cheapest one by the same chances. On real systems one change moves 0.3 to 0.7 % of the image on average, where
-//! cheapest plans move 1 to 2 %; in a bad case, as when a large source that has many layers goes and others take
-//! those, it still is a tenth.
+//! The trade: what a tree cannot tell apart lies together, so that such a plan is expected to cost
+//! some hundredths more than the cheapest one by the same chances. Of real systems one change moves
+//! 0.2 to 1.0 % on average; in the worst of a hundred, as when a large source goes that has many
+//! layers, and others take those, 3 to 15 %.
 
 use super::few::few;
 use super::wholes::Wholes;
@@ -87,9 +90,11 @@ struct Node {
 }
 
 enum Below {
-    /// Wholes that are not divided: one, or what has the same key. For each number of layers less one, the layers.
+    /// Wholes that are not divided: one, or what has the same key. For each number of layers less
+    /// one, the layers.
     Leaf(Vec<Vec<Vec<usize>>>),
-    /// Nodes by position, and for each number of layers less one how many are the first one's: none where all are one.
+    /// Nodes by position, and for each number of layers less one how many are the first one's: none
+    /// where all are one.
     Two(usize, usize, Vec<usize>),
 }
 
@@ -122,7 +127,8 @@ impl<'a> Tree<'a> {
         tree
     }
 
-    /// Makes the node of the wholes from one place in their order to another, and returns its position.
+    /// Makes the node of the wholes from one place in their order to another, and returns its
+    /// position.
     fn grow(&mut self, from: usize, to: usize) -> usize {
         let of = &self.order[from..to];
         let (first, last) = (of[0].0, of[of.len() - 1].0);
@@ -217,8 +223,8 @@ fn cost(parts: &Parts, layer: &[usize]) -> f64 {
     size * (1.0 - parts.stay_of(layer.iter().copied()))
 }
 
-/// The one division that is there, and those into two layers and more that follow when the cut that saves most is made
-/// in any one of them.
+/// The one division that is there, and those into two layers and more that follow when the cut that
+/// saves most is made in any one of them.
 fn divided(
     parts: &Parts,
     mut divisions: Vec<Vec<Vec<usize>>>,
@@ -245,8 +251,8 @@ struct Cut {
     right: Vec<usize>,
 }
 
-/// The cut that saves most, if any does: cold parts from hot ones. Their odds per byte would set large and
-/// small ones apart, which the cause, that all have in common, does not.
+/// The cut that saves most, if any does: cold parts from hot ones. Their odds per byte would set
+/// large and small ones apart, which the cause, that all have in common, does not.
 fn best_cut(parts: &Parts, layer: &[usize]) -> Option<Cut> {
     let mut order = layer.to_vec();
     order.sort_by(|&a, &b| {
