@@ -15,7 +15,7 @@ use crate::component::ComponentTable;
 use crate::layers::FormatVersion;
 use crate::oci::{self, BaseConfig, Compression, Platform};
 use crate::ostree::SecretKey;
-use crate::pipeline::{Built, RootfsOptions};
+use crate::pipeline::{Built, Place, RootfsOptions};
 use crate::registry::{Access, Destination};
 use crate::report::{ProgressMode, TerminalProgress, layer_table, summary_line};
 use crate::tree::{Filter, SpecialFiles};
@@ -44,7 +44,7 @@ impl RootfsArgs {
                 )));
             }
         };
-        self.filter.options(rootfs, admin_dir)
+        self.filter.options(Place::Directory(rootfs), admin_dir)
     }
 }
 
@@ -61,12 +61,8 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
-    /// The options of a job that reads the system at `rootfs`.
-    pub fn options(
-        &self,
-        rootfs: Utf8PathBuf,
-        admin_dir: Option<&String>,
-    ) -> Result<RootfsOptions> {
+    /// The options of a job that reads the system in `rootfs`.
+    pub fn options(&self, rootfs: Place, admin_dir: Option<&String>) -> Result<RootfsOptions> {
         let mut filter = Filter::default();
         if self.skip_special_files {
             filter.special_files = SpecialFiles::Skip;

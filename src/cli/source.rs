@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 use super::args::{FilterArgs, RootfsArgs, read_config, usage};
 use super::{EndsWith, tell_of_end};
 use crate::oci::BaseConfig;
-use crate::pipeline::RootfsOptions;
-use crate::registry::{self, Access};
+use crate::pipeline::{Place, RootfsOptions};
+use crate::registry::{self, Access, Reference};
 use crate::source::{self, Backends, Choice, Source, Unshared};
 
 /// The backend of images and containers.
@@ -54,7 +54,10 @@ pub struct SourceArgs {
     #[command(flatten)]
     rootfs: RootfsArgs,
 
-    /// Read an image of podman or buildah, which is mounted meanwhile; fetched where it is not in the storage
+    /// Read an image. One with a transport (oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://NAME,
+    /// containers-storage:NAME) is read layer by layer, without podman and without privilege, its files kept
+    /// meanwhile in an unnamed file in TMPDIR; one without is an image of podman or buildah, which is mounted
+    /// meanwhile, and fetched where it is not in the storage
     #[arg(long, value_name = "IMAGE", conflicts_with = "rootfs")]
     from: Option<String>,
 
@@ -78,6 +81,13 @@ pub struct Opened {
 impl SourceArgs {
     /// Mounts what is to be mounted.
     pub fn open(&self, admin_dir: Option<&String>) -> Result<Opened> {
+        if let Some(image) = self
+            .from
+            .as_ref()
+            .filter(|image| registry::has_transport(image))
+        {
+            return self.open_layers(image, admin_dir);
+        }
         let source = match (&self.from, &self.container) {
             (Some(image), _) => Source::image(&self.backend.enter()?, image)?,
             (None, Some(name)) => Source::container(&self.backend.enter()?, name)?,
@@ -91,13 +101,27 @@ impl SourceArgs {
         };
         self.rootfs.filter.of_source(source, admin_dir)
     }
+
+    /// Reads what is known of an image whose layers are to be read.
+    fn open_layers(&self, image: &str, admin_dir: Option<&String>) -> Result<Opened> {
+        let reference: Reference = image.parse().map_err(|e| usage(format!("--from {e:#}")))?;
+        let access = Access::default();
+        let config = BaseConfig::parse(&registry::read_config(&reference, &access)?)
+            .with_context(|| format!("reading the config of the image {reference}"))?;
+        let place = Place::Image(reference, access);
+        Ok(Opened {
+            rootfs: self.rootfs.filter.options(place, admin_dir)?,
+            config,
+            _source: None,
+        })
+    }
 }
 
 impl FilterArgs {
     /// The options of a job that reads what is mounted.
     pub fn of_source(&self, source: Source, admin_dir: Option<&String>) -> Result<Opened> {
         Ok(Opened {
-            rootfs: self.options(source.path().to_owned(), admin_dir)?,
+            rootfs: self.options(Place::Directory(source.path().to_owned()), admin_dir)?,
             config: source.config().clone(),
             _source: Some(source),
         })

@@ -14,7 +14,8 @@ use crate::limits;
 use crate::oci::read::{Entry, EntryKind, TarReader, clean_path};
 use crate::ostree::ContentObjects;
 use crate::tree::{
-    EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder, Xattrs, normalize_xattrs,
+    EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder, Xattrs, is_hint_xattr,
+    normalize_xattrs,
 };
 
 /// The beginning of the names of whiteouts.
@@ -62,6 +63,8 @@ type LowerObjects<'a, C> = Box<dyn Fn(Checksum) -> Option<(Metadata, String, C)>
 pub struct Merged<'a, C> {
     nodes: Nodes<C>,
     lower_objects: Option<LowerObjects<'a, C>>,
+    /// Attributes that are hints to us stay.
+    keeps_hints: bool,
     /// The number of the layer that is applied, from 1.
     layer: u32,
 }
@@ -71,6 +74,7 @@ impl<C: Clone> Default for Merged<'_, C> {
         Self {
             nodes: Nodes::new(),
             lower_objects: None,
+            keeps_hints: false,
             layer: 0,
         }
     }
@@ -178,6 +182,19 @@ fn object_of(
 }
 
 impl<C: Clone> Merged<'_, C> {
+    /// One whose files keep what users have said of them in attributes.
+    pub fn with_hints() -> Self {
+        Self {
+            keeps_hints: true,
+            ..Self::default()
+        }
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> &Node<C> {
+        self.nodes.get(ROOT)
+    }
+
     /// Applies the next layer and gives its reader back.
     ///
     /// # Errors
@@ -298,7 +315,7 @@ impl<C: Clone> Merged<'_, C> {
                 self.new_node(&mut entry, Kind::Symlink, &target, None)?
             }
             EntryKind::Regular => {
-                let metadata = metadata(&mut entry, Kind::Regular);
+                let metadata = self.metadata(&mut entry, Kind::Regular);
                 let file = LayerFile {
                     path,
                     metadata: &metadata,
@@ -332,6 +349,7 @@ impl<C: Clone> Merged<'_, C> {
             target: target.into(),
             xattrs: self.nodes.intern(metadata.xattrs)?,
             kept,
+            is_named: true,
             ..self.nodes.directory(self.layer)
         })
     }
@@ -343,7 +361,7 @@ impl<C: Clone> Merged<'_, C> {
         target: &[u8],
         kept: Option<C>,
     ) -> Result<Node<C>> {
-        let metadata = metadata(entry, kind);
+        let metadata = self.metadata(entry, kind);
         self.node(metadata, target, kept)
     }
 
@@ -356,6 +374,32 @@ impl<C: Clone> Merged<'_, C> {
             children,
             ..said
         };
+    }
+
+    /// What a member says of its file, as a commit has it; hints stay where they are asked for.
+    fn metadata(&self, entry: &mut Entry, kind: Kind) -> Metadata {
+        let mut xattrs: Xattrs = std::mem::take(&mut entry.xattrs);
+        let is_kept = |name: &[u8]| self.keeps_hints && is_hint_xattr(name);
+        let hints = xattrs.iter().filter(|(name, _)| is_kept(name));
+        let hints: Xattrs = hints.cloned().collect();
+        normalize_xattrs(&mut xattrs);
+        xattrs.extend(hints);
+        Metadata {
+            kind,
+            permissions: match kind {
+                // Links have no permissions of their own (`S_IFLNK | 0777`).
+                Kind::Symlink => 0o777,
+                _ => entry.permissions,
+            },
+            uid: entry.uid,
+            gid: entry.gid,
+            mtime: entry.mtime,
+            size: match kind {
+                Kind::Regular => entry.size,
+                _ => 0,
+            },
+            xattrs,
+        }
     }
 
     /// A further name of the file at `target`, also where that is an object of the commit below the layers.
@@ -421,28 +465,6 @@ fn metadata_of(tree: &Tree, id: EntryId) -> Metadata {
         mtime: 0,
         size: entry.size,
         xattrs: tree.xattrs(id).clone(),
-    }
-}
-
-/// What a member says of its file, as a commit has it.
-fn metadata(entry: &mut Entry, kind: Kind) -> Metadata {
-    let mut xattrs: Xattrs = std::mem::take(&mut entry.xattrs);
-    normalize_xattrs(&mut xattrs);
-    Metadata {
-        kind,
-        permissions: match kind {
-            // Links have no permissions of their own (`S_IFLNK | 0777`).
-            Kind::Symlink => 0o777,
-            _ => entry.permissions,
-        },
-        uid: entry.uid,
-        gid: entry.gid,
-        mtime: entry.mtime,
-        size: match kind {
-            Kind::Regular => entry.size,
-            _ => 0,
-        },
-        xattrs,
     }
 }
 

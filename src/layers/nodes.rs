@@ -44,6 +44,8 @@ pub struct Node<C> {
     pub xattrs: Arc<Xattrs>,
     /// What was kept of a file's content.
     pub kept: Option<C>,
+    /// A layer has it, and it was not made because something is in it.
+    pub is_named: bool,
     /// The layer that it, or its metadata, is from: 1 for the first, 0 for what was there before.
     pub layer: u32,
     /// The last layer that has something below it.
@@ -60,7 +62,7 @@ impl<C> Node<C> {
     }
 
     /// Its metadata as a tree takes it; for a special file that of a regular one.
-    pub(super) fn metadata(&self) -> Metadata {
+    pub fn metadata(&self) -> Metadata {
         Metadata {
             kind: match self.kind {
                 NodeKind::Known(kind) => kind,
@@ -133,6 +135,7 @@ impl<C: Clone> Nodes<C> {
             target: Box::default(),
             xattrs: Arc::default(),
             kept: None,
+            is_named: false,
             layer,
             reached: layer,
             cleared: layer,
@@ -278,6 +281,7 @@ impl<C: Clone> Nodes<C> {
             (node.permissions, node.uid, node.gid, node.mtime) =
                 (made.permissions, made.uid, made.gid, made.mtime);
             node.xattrs = made.xattrs;
+            node.is_named = false;
         }
     }
 

@@ -6,7 +6,7 @@
 //! header, whose time is 0.
 
 use anyhow::{Context, Result};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::checksum::Checksum;
 use crate::ostree::parse::{self, ParsedDirmeta};
@@ -17,8 +17,33 @@ const OBJECTS: &str = "sysroot/ostree/repo/objects";
 /// No metadata object is larger (ostree-core.h, `OSTREE_MAX_METADATA_SIZE`), in bytes.
 const MAX_METADATA: u64 = 128 << 20;
 
+/// The files of a rootfs, also where the tree leaves them out.
+pub trait RootFiles {
+    /// The content of the regular file at `path`; none when there is no regular file. No link is followed.
+    ///
+    /// # Errors
+    /// When it has more than `limit` bytes or cannot be read.
+    fn read_file(&self, path: &Utf8Path, limit: u64) -> Result<Option<Vec<u8>>>;
+
+    /// The names in the directory at `path`, sorted; none when there is no directory. No link is followed.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn list(&self, path: &Utf8Path) -> Result<Option<Vec<String>>>;
+}
+
+impl RootFiles for Directory {
+    fn read_file(&self, path: &Utf8Path, limit: u64) -> Result<Option<Vec<u8>>> {
+        Directory::read_file(self, path, limit)
+    }
+
+    fn list(&self, path: &Utf8Path) -> Result<Option<Vec<String>>> {
+        Directory::list(self, path)
+    }
+}
+
 /// The objects in the rootfs.
-struct Embedded<'a>(&'a Directory);
+struct Embedded<'a>(&'a dyn RootFiles);
 
 impl ObjectStore for Embedded<'_> {
     fn metadata(&self, kind: MetadataKind, checksum: Checksum) -> Result<Option<Vec<u8>>> {
@@ -34,7 +59,7 @@ impl ObjectStore for Embedded<'_> {
 ///
 /// # Errors
 /// When the embedded commit is damaged.
-pub fn restore_directories(tree: &mut Tree, rootfs: &Directory) -> Result<()> {
+pub fn restore_directories(tree: &mut Tree, rootfs: &dyn RootFiles) -> Result<()> {
     let Some(checksum) = embedded_commit(rootfs)? else {
         return Ok(());
     };
@@ -63,7 +88,7 @@ pub fn restore_directories(tree: &mut Tree, rootfs: &Directory) -> Result<()> {
 }
 
 /// The only commit that the rootfs carries.
-fn embedded_commit(rootfs: &Directory) -> Result<Option<Checksum>> {
+fn embedded_commit(rootfs: &dyn RootFiles) -> Result<Option<Checksum>> {
     let mut found = Vec::new();
     let prefixes = rootfs.list(&Utf8PathBuf::from(OBJECTS))?;
     for prefix in prefixes.unwrap_or_default() {

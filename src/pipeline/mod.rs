@@ -12,6 +12,7 @@ mod explain;
 mod find;
 mod image_components;
 mod image_files;
+mod image_root;
 mod import;
 mod inspect;
 mod labels;
@@ -42,7 +43,7 @@ pub use inspect::{
     ImageFile, Inspected, InspectedImage, InspectedLayer, InspectedPackage, inspect,
 };
 pub use layer_plan::{LABEL as PLAN_LABEL, LayerPlan};
-pub use options::{CommitOptions, Format, ImageOptions, Parent, RootfsOptions};
+pub use options::{CommitOptions, Format, ImageOptions, Parent, Place, RootfsOptions};
 use planned::Planned;
 pub use previous::Previous;
 pub use store::{Committed, StoreOptions};
@@ -69,7 +70,9 @@ pub fn build(
     progress: &dyn Progress,
 ) -> Result<Built> {
     let output = output::Output::prepare(&image.destination)?;
-    output.refuse_inside(&rootfs.rootfs, &rootfs.filter)?;
+    if let Place::Directory(path) = &rootfs.rootfs {
+        output.refuse_inside(path, &rootfs.filter)?;
+    }
     if let Some(store) = &commit.store {
         ensure!(
             !store.open()?.is_canonical_only(),

@@ -1,6 +1,7 @@
 //! What a job is given.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroUsize;
 
 use camino::Utf8PathBuf;
@@ -11,7 +12,7 @@ use crate::component::ComponentTable;
 use crate::layers::FormatVersion;
 use crate::oci::{BaseConfig, Compression, Platform};
 use crate::ostree::{MetadataValue, SecretKey};
-use crate::registry::Destination;
+use crate::registry::{Access, Destination, Reference};
 use crate::tree::Filter;
 
 /// What kind of image is made.
@@ -23,11 +24,29 @@ pub enum Format {
     Plain,
 }
 
+/// Where a root filesystem is.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// In a directory, the root of the Debian system.
+    Directory(Utf8PathBuf),
+    /// In the layers of an image, which are read and not mounted.
+    Image(Reference, Access),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => path.fmt(f),
+            Self::Image(reference, _) => write!(f, "image {reference}"),
+        }
+    }
+}
+
 /// The root filesystem to read.
 #[derive(Debug)]
 pub struct RootfsOptions {
-    /// The root of the Debian system.
-    pub rootfs: Utf8PathBuf,
+    /// Where it is.
+    pub rootfs: Place,
     /// What to leave out.
     pub filter: Filter,
     /// Where dpkg's database is, when not where it is looked for.

@@ -5,7 +5,9 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Context, Result, bail};
 
-use super::{CommitOptions, Parent, RootfsOptions, embedded};
+use super::embedded::RootFiles;
+use super::image_root::ImageRoot;
+use super::{CommitOptions, Parent, Place, RootfsOptions, embedded};
 use crate::component::{ComponentTable, Ownership, TreeFiles};
 use crate::dpkg::{Database, Package};
 use crate::oci::Platform;
@@ -13,6 +15,7 @@ use crate::ostree::{
     Commit, CommitInfo, ContentObjects, MetadataValue, Repository, StoredCommit, detached_with,
 };
 use crate::progress::Progress;
+use crate::registry::Image;
 use crate::tree::{self, Contents, EntryId, Kind, Tree};
 
 /// The metadata that says that a commit can be booted (ostree-core.h, `OSTREE_METADATA_KEY_BOOTABLE`).
@@ -55,15 +58,24 @@ impl System {
         for key in &commit_options.sign {
             key.check()?;
         }
-        let (mut tree, contents) = tree::scan(&options.rootfs, &options.filter)?;
-        if !options.filter.excludes("sysroot") {
-            embedded::restore_directories(&mut tree, &contents)
-                .with_context(|| format!("reading rootfs {}", options.rootfs))?;
-        }
+        let (mut tree, contents): (Tree, Box<dyn Contents>) = match &options.rootfs {
+            Place::Directory(path) => {
+                let (mut tree, contents) = tree::scan(path, &options.filter)?;
+                restore_directories(&mut tree, &contents, options)?;
+                (tree, Box::new(contents))
+            }
+            Place::Image(reference, access) => {
+                let image = Image::open(reference, access)?;
+                let root = ImageRoot::read(&image, &options.filter, &options.rootfs, progress)?;
+                let ImageRoot { mut tree, files } = root;
+                restore_directories(&mut tree, &files, options)?;
+                (tree, Box::new(files.into_contents()))
+            }
+        };
         if options.canonical_permissions {
             tree.make_canonical();
         }
-        let objects = ContentObjects::compute(&tree, &contents, threads, progress)?;
+        let objects = ContentObjects::compute(&tree, contents.as_ref(), threads, progress)?;
         let info = commit_info(&tree, commit_options)?;
         let mut commit = Commit::of_tree(&tree, &objects, &info)
             .with_context(|| format!("making a commit of {}", options.rootfs))?;
@@ -74,7 +86,7 @@ impl System {
         }
         Ok(Self {
             tree,
-            contents: Box::new(contents),
+            contents,
             objects,
             commit,
             info,
@@ -123,6 +135,19 @@ impl System {
     pub fn is_bootable(&self) -> bool {
         self.info.metadata.get(BOOTABLE) == Some(&MetadataValue::Bool(true))
     }
+}
+
+/// Gives directories back what the image that a rootfs is of has lost of them.
+fn restore_directories(
+    tree: &mut Tree,
+    files: &dyn RootFiles,
+    options: &RootfsOptions,
+) -> Result<()> {
+    if options.filter.excludes("sysroot") {
+        return Ok(());
+    }
+    embedded::restore_directories(tree, files)
+        .with_context(|| format!("reading rootfs {}", options.rootfs))
 }
 
 /// What dpkg says of a system.

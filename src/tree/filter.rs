@@ -98,12 +98,16 @@ impl Filter {
         self.verdict(path) == Verdict::Drop
     }
 
-    /// The pruned paths that met nothing in the rootfs.
-    pub(super) fn unmatched(&self) -> impl Iterator<Item = &str> {
-        self.prunes
-            .iter()
-            .filter(|p| !p.matched.get())
-            .map(|p| p.path.as_str())
+    /// Tells of pruned paths that met nothing in the rootfs.
+    pub(super) fn warn_of_unmatched(&self) {
+        for unmatched in self.unmatched() {
+            tracing::warn!("--prune /{unmatched}: there is no such path in the rootfs");
+        }
+    }
+
+    fn unmatched(&self) -> impl Iterator<Item = &str> {
+        let unmatched = self.prunes.iter().filter(|p| !p.matched.get());
+        unmatched.map(|p| p.path.as_str())
     }
 }
 

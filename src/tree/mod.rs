@@ -9,7 +9,9 @@ mod builder;
 mod change;
 mod directory;
 mod disk_xattrs;
+mod faults;
 mod filter;
+mod listed;
 mod lookup;
 mod mounts;
 mod odd;
@@ -28,9 +30,10 @@ pub use builder::{Metadata, TreeBuilder};
 pub use change::DirectoryMetadata;
 pub use directory::Directory;
 pub use filter::{Filter, SpecialFiles};
+pub use listed::{Listed, ListedTree};
 pub use mounts::{is_mount_point, is_own_root, is_root_of_mount};
 pub use scan::scan;
-pub use xattrs::{Hint, Xattr, Xattrs, normalize as normalize_xattrs};
+pub use xattrs::{Hint, Xattr, Xattrs, is_hint as is_hint_xattr, normalize as normalize_xattrs};
 
 /// Names an entry of one [`Tree`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

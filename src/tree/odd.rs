@@ -56,9 +56,7 @@ impl Odd {
 
     /// Looks at the regular file `path`, which is `name` in `dir`.
     pub fn see_file(&mut self, dir: &Dir, name: &str, path: &Utf8Path, stat: &Stat) {
-        if stat.st_mtime > self.now.saturating_add(LATER) {
-            self.future.see(stat.st_mtime, path);
-        }
+        self.see_name(name, path, stat.st_mtime);
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let room = u64::try_from(stat.st_blocks)
             .unwrap_or(0)
@@ -70,6 +68,13 @@ impl Odd {
                 self.hole_bytes = self.hole_bytes.saturating_add(holes);
                 self.sparse.see(holes, path);
             }
+        }
+    }
+
+    /// Looks at what tells the regular file `path` without its content.
+    pub fn see_name(&mut self, name: &str, path: &Utf8Path, mtime: i64) {
+        if mtime > self.now.saturating_add(LATER) {
+            self.future.see(mtime, path);
         }
         let parent = path.parent().and_then(Utf8Path::file_name);
         if name == "layers.json" && parent.is_some_and(|parent| LAYER_LISTS.contains(&parent)) {

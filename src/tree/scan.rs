@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use cap_fs_ext::DirExt;
 use cap_std::fs::Dir;
@@ -14,13 +14,11 @@ use rustix::fs::{AtFlags, FileType, Stat};
 
 use super::directory::{Directory, Stamp};
 use super::disk_xattrs;
+use super::faults::Faults;
 use super::filter::Verdict;
 use super::mounts;
 use super::odd::Odd;
 use super::{EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder, Xattrs};
-
-/// How many faults of a rootfs are listed before the rest is only counted.
-const LISTED_FAULTS: usize = 10;
 
 /// The mode that containers-storage gives the root of every overlay, whatever the image says (its
 /// `drivers/overlay`, `defaultPerms`); on vfs the root is as the image has it. Debian's is 0755 (base-files).
@@ -50,30 +48,13 @@ pub fn scan(path: &Utf8Path, filter: &Filter) -> Result<(Tree, Directory)> {
         in_place: mounts::is_own_root(&stat),
         builder: TreeBuilder::new(root),
         stamps: vec![Stamp::of(&stat)],
-        faults: Vec::new(),
-        fault_count: 0,
+        faults: Faults::default(),
         odd: Odd::new(),
     };
     walk.run(&handle)
         .with_context(|| format!("reading rootfs {path}"))?;
-    if walk.fault_count > 0 {
-        let more = walk.fault_count - walk.faults.len();
-        walk.faults.sort_unstable();
-        let list = walk.faults.join("\n  ");
-        let rest = match more {
-            0 => String::new(),
-            n => format!("\n  and {n} more"),
-        };
-        let stores: String = walk
-            .odd
-            .stores()
-            .map(|store| format!("\n{store}"))
-            .collect();
-        bail!("rootfs {path} has entries that no image can hold:\n  {list}{rest}{stores}");
-    }
-    for unmatched in filter.unmatched() {
-        tracing::warn!("--prune /{unmatched}: there is no such path in the rootfs");
-    }
+    walk.faults.check(&path, &walk.odd)?;
+    filter.warn_of_unmatched();
     walk.odd.tell();
     let (tree, new_ids) = walk.builder.finish();
     let mut stamps = vec![Stamp::default(); tree.len()];
@@ -143,8 +124,7 @@ struct Walk<'f> {
     in_place: bool,
     builder: TreeBuilder,
     stamps: Vec<Stamp>,
-    faults: Vec<String>,
-    fault_count: usize,
+    faults: Faults,
     odd: Odd,
 }
 
@@ -197,7 +177,8 @@ impl Walk<'_> {
             }
             let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
                 .with_context(|| format!("reading /{full}"))?;
-            if self.is_injected(&full, &stat) {
+            let is_empty = stat.st_mode & 0o170_000 == 0o100_000 && stat.st_size == 0;
+            if is_empty && is_injected(&full, (stat.st_uid, stat.st_mode & 0o7777)) {
                 tracing::debug!("left out /{full}: a container runtime has put it there");
                 continue;
             }
@@ -237,16 +218,6 @@ impl Walk<'_> {
         Ok(listed)
     }
 
-    /// Whether an entry is the mark or the stub of a container runtime: docker's mark, or the empty file that
-    /// buildah and runc make (with mode 0755, which nobody else gives it) to mount their own over.
-    fn is_injected(&self, path: &Utf8Path, stat: &Stat) -> bool {
-        const STUBS: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
-        let empty = stat.st_mode & 0o170_000 == 0o100_000 && stat.st_size == 0 && stat.st_uid == 0;
-        empty
-            && (path == ".dockerenv"
-                || stat.st_mode & 0o7777 == 0o755 && STUBS.contains(&path.as_str()))
-    }
-
     fn add(&mut self, seen: Seen) -> Result<EntryId> {
         let metadata = metadata(&seen.stat, seen.kind, seen.xattrs);
         let id = self
@@ -278,10 +249,7 @@ impl Walk<'_> {
         if self.filter.special_files == SpecialFiles::Skip {
             tracing::debug!("left out /{}: it is {what}", path.join(name));
         } else {
-            let why = format!(
-                "it is {what}; remove it, or leave such files out with --skip-special-files"
-            );
-            self.fault(path, OsStr::new(name), &why);
+            self.faults.special(&shown(path, OsStr::new(name)), what);
         }
         None
     }
@@ -291,8 +259,7 @@ impl Walk<'_> {
             .with_context(|| format!("reading the link /{}", path.join(name)))?;
         let target = target.into_string().ok();
         if target.is_none() {
-            let why = "the link's target is not UTF-8; remove the link";
-            self.fault(path, OsStr::new(name), why);
+            self.faults.target(&shown(path, OsStr::new(name)));
         }
         Ok(target)
     }
@@ -307,13 +274,24 @@ impl Walk<'_> {
     }
 
     fn fault(&mut self, path: &Utf8Path, name: &OsStr, why: &str) {
-        self.fault_count += 1;
-        if self.faults.len() < LISTED_FAULTS {
-            let name = name.as_bytes().escape_ascii();
-            let slash = if path.as_str().is_empty() { "" } else { "/" };
-            self.faults.push(format!("/{path}{slash}{name}: {why}"));
-        }
+        self.faults.add(&shown(path, name), why);
     }
+}
+
+/// The path of an entry whose name may be anything.
+fn shown(path: &Utf8Path, name: &OsStr) -> String {
+    let name = name.as_bytes().escape_ascii();
+    match path.as_str() {
+        "" => name.to_string(),
+        path => format!("{path}/{name}"),
+    }
+}
+
+/// Whether an empty file is the mark or the stub of a container runtime, by its owner and mode: docker's mark, or
+/// the file that buildah and runc make (with mode 0755, which nobody else gives it) to mount their own over.
+pub(super) fn is_injected(path: &Utf8Path, (uid, permissions): (u32, u32)) -> bool {
+    const STUBS: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
+    uid == 0 && (path == ".dockerenv" || permissions == 0o755 && STUBS.contains(&path.as_str()))
 }
 
 fn metadata(stat: &Stat, kind: Kind, xattrs: Xattrs) -> Metadata {

@@ -38,7 +38,7 @@ impl Hint {
 }
 
 /// Whether an attribute is a hint to us.
-pub(super) fn is_hint(name: &[u8]) -> bool {
+pub fn is_hint(name: &[u8]) -> bool {
     [COMPONENT_XATTR, INTERVAL_XATTR].contains(&name)
 }
 

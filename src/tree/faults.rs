@@ -1,0 +1,55 @@
+//! What no image can hold, collected, so that a user sees all of it at once.
+
+use anyhow::{Result, bail};
+
+use super::odd::Odd;
+
+/// How many faults of a rootfs are listed before the rest is only counted.
+const LISTED: usize = 10;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Faults {
+    listed: Vec<String>,
+    count: usize,
+}
+
+impl Faults {
+    /// Adds what is wrong with the entry at `path` (no leading slash).
+    pub fn add(&mut self, path: &str, why: &str) {
+        self.count += 1;
+        if self.listed.len() < LISTED {
+            self.listed.push(format!("/{path}: {why}"));
+        }
+    }
+
+    /// Adds a special file.
+    pub fn special(&mut self, path: &str, what: &str) {
+        let why =
+            format!("it is {what}; remove it, or leave such files out with --skip-special-files");
+        self.add(path, &why);
+    }
+
+    /// Adds a link whose target is no text.
+    pub fn target(&mut self, path: &str) {
+        self.add(path, "the link's target is not UTF-8; remove the link");
+    }
+
+    /// Fails when there are any; `rootfs` is what the user calls the whole.
+    ///
+    /// # Errors
+    /// The list of them.
+    pub fn check(mut self, rootfs: &dyn std::fmt::Display, odd: &Odd) -> Result<()> {
+        if self.count == 0 {
+            return Ok(());
+        }
+        self.listed.sort_unstable();
+        let list = self.listed.join("\n  ");
+        let rest = match self.count - self.listed.len() {
+            0 => String::new(),
+            n => format!("\n  and {n} more"),
+        };
+        let stores: String = odd.stores().map(|store| format!("\n{store}")).collect();
+        bail!("rootfs {rootfs} has entries that no image can hold:\n  {list}{rest}{stores}")
+    }
+}
