@@ -428,7 +428,7 @@ fn label(text: &str) -> Result<(String, Option<String>)> {
     if name.is_empty() {
         return Err(anyhow!("the label has no name; write K=V"));
     }
-    if OURS.contains(&name) {
+    if OURS.contains(&name) || name.starts_with("apt-ostree-helper.") {
         return Err(anyhow!(
             "the label {name} says what is in the image and cannot be changed"
         ));
@@ -468,7 +468,14 @@ mod tests {
         assert_eq!(label("a=").unwrap(), pair("a", Some("")));
         assert_eq!(label("a-").unwrap(), pair("a", None));
         assert_eq!(label("a-=b-").unwrap(), pair("a-", Some("b-")));
-        for wrong in ["a", "=b", "-", "ostree.commit=x", "ostree.final-diffid-"] {
+        for wrong in [
+            "apt-ostree-helper.plan=x",
+            "a",
+            "=b",
+            "-",
+            "ostree.commit=x",
+            "ostree.final-diffid-",
+        ] {
             assert!(label(wrong).is_err(), "{wrong}");
         }
     }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::args::{AccessArgs, LogArgs};
 use super::side_file::SideFile;
-use super::{EndsWith, print_result};
+use super::{EndsWith, print_result, print_text};
 use crate::pipeline::{self, Difference};
 use crate::registry::Reference;
 use crate::report::{
@@ -127,12 +127,12 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
         for name in &args.components {
             text += &found_text(&image.files_of(name)?, name);
         }
-        return print_result(&text);
+        return print_text(&text);
     }
-    print_result(&match args.json {
-        true => serde_json::to_string_pretty(&image.summary)? + "\n",
-        false => inspected_text(&image.summary, args.packages),
-    })
+    match args.json {
+        true => print_result(&(serde_json::to_string_pretty(&image.summary)? + "\n")),
+        false => print_text(&inspected_text(&image.summary, args.packages)),
+    }
 }
 
 /// Compares and prints.
@@ -151,11 +151,11 @@ pub fn diff(args: &DiffArgs) -> Result<()> {
         file.write(page.as_bytes())?;
         file.publish()?;
     }
-    print_result(&match (args.json, args.markdown) {
-        (true, _) => serde_json::to_string_pretty(&difference)? + "\n",
-        (false, true) => release_notes(&difference),
-        (false, false) => difference_text(&difference),
-    })?;
+    match (args.json, args.markdown) {
+        (true, _) => print_result(&(serde_json::to_string_pretty(&difference)? + "\n")),
+        (false, true) => print_text(&release_notes(&difference)),
+        (false, false) => print_text(&difference_text(&difference)),
+    }?;
     match args.exit_code && !difference.is_none() {
         true => Err(EndsWith(DIFFERENT).into()),
         false => Ok(()),

@@ -19,7 +19,7 @@ mod side_file;
 mod source;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -29,6 +29,7 @@ use tracing_subscriber::filter::LevelFilter;
 use args::LogArgs;
 
 use crate::layers::FormatVersion;
+use crate::report::{ShownStderr, shown_lines};
 use crate::undo::{self, Notice};
 
 const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 'diff --exit-code' found a difference, 128 and the number of a signal that ended it.";
@@ -198,8 +199,8 @@ impl std::error::Error for UsageError {}
 
 fn log_to_stderr(level: LevelFilter) {
     let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(ShownStderr::default)
+        .with_ansi(false)
         .with_max_level(level)
         .without_time()
         .with_target(false);
@@ -207,12 +208,17 @@ fn log_to_stderr(level: LevelFilter) {
     let _ = log.try_init();
 }
 
-/// A line on standard error; that it is closed is no failure.
+/// A line on standard error, as a terminal may see it; that it is closed is no failure.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", line.trim_end());
+    let _ = ShownStderr.write_all(format!("{}\n", line.trim_end()).as_bytes());
 }
 
-/// A result on standard output.
+/// Lines for a person on standard output, as a terminal may see them.
+fn print_text(text: &str) -> Result<()> {
+    print_result(&shown_lines(text))
+}
+
+/// What a script reads on standard output, exact.
 fn print_result(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());

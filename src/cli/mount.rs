@@ -5,7 +5,7 @@ use clap::Args;
 
 use super::args::{LogArgs, usage};
 use super::source::BackendArgs;
-use super::{print_result, say};
+use super::{print_result, print_text, say};
 use crate::source;
 
 /// Mount an image or a container of podman or buildah, for scripts.
@@ -94,7 +94,7 @@ pub fn umount(args: &UmountArgs) -> Result<()> {
     }
     let found = source::remove_leftovers(&backends)?;
     for what in &found.removed {
-        print_result(&format!("{what}\n"))?;
+        print_text(&format!("{what}\n"))?;
     }
     for what in &found.unseen {
         say(&format!(

@@ -8,8 +8,8 @@ use clap::Args;
 use super::args::{CommitArgs, LayerArgs, LogArgs};
 use super::build::FormatName;
 use super::previous::PlanArgs;
-use super::print_result;
 use super::source::SourceArgs;
+use super::{print_result, print_text};
 use crate::layers::FormatVersion;
 use crate::oci::{BaseConfig, Compression};
 use crate::pipeline::{self, CommitOptions, ImageOptions};
@@ -92,8 +92,10 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
         file.write(plan.plan.to_json()?.as_bytes())?;
         file.publish()?;
     }
-    print_result(&match args.json {
-        true => serde_json::to_string_pretty(&plan).context("describing the plan")? + "\n",
-        false => dry_run_text(&plan),
-    })
+    match args.json {
+        true => print_result(
+            &(serde_json::to_string_pretty(&plan).context("describing the plan")? + "\n"),
+        ),
+        false => print_text(&dry_run_text(&plan)),
+    }
 }

@@ -2,6 +2,8 @@
 //! fields in it that the specification does not know (Healthcheck, OnBuild, Shell) and that
 //! must survive.
 
+mod shape;
+
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
@@ -142,7 +144,7 @@ impl BaseConfig {
             bail!("it is not a JSON object");
         };
         let mut fields = if fields.contains_key("Config") {
-            from_inspection(fields)
+            from_inspection(fields)?
         } else {
             fields
         };
@@ -151,6 +153,7 @@ impl BaseConfig {
             known.iter().any(|field| fields.contains_key(*field)),
             "it is neither an OCI config nor what podman or docker inspect print (no config, architecture or rootfs)"
         );
+        shape::check(&fields)?;
         let mut container = object_or_null(fields.remove("config"), "config")?;
         let mut labels = object_or_null(container.remove("Labels"), "Labels")?;
         container
@@ -188,6 +191,12 @@ impl BaseConfig {
             architecture: text("architecture")?.to_owned(),
             variant: text("variant").map(str::to_owned),
         })
+    }
+
+    /// The operating system that it is for, `linux` where it states none.
+    pub fn os(&self) -> &str {
+        let os = self.fields.get("os").and_then(Value::as_str);
+        os.filter(|os| !os.is_empty()).unwrap_or("linux")
     }
 
     /// When the image it is of was made, in RFC 3339, where it tells.
@@ -282,15 +291,12 @@ fn object_or_null(field: Option<Value>, name: &str) -> Result<Map<String, Value>
 }
 
 /// The OCI config in what `podman inspect` and `docker inspect` print.
-fn from_inspection(mut inspected: Map<String, Value>) -> Map<String, Value> {
+fn from_inspection(mut inspected: Map<String, Value>) -> Result<Map<String, Value>> {
     let health = inspected
         .remove("Healthcheck")
         .or_else(|| inspected.remove("HealthCheck"));
-    let mut container = match inspected.remove("Config") {
-        Some(Value::Object(container)) => container,
-        _ => Map::new(),
-    };
-    if let Some(health @ Value::Object(_)) = health {
+    let mut container = object_or_null(inspected.remove("Config"), "Config")?;
+    if let Some(health) = health {
         // podman prints it beside the rest.
         container.entry("Healthcheck").or_insert(health);
     }
@@ -303,15 +309,12 @@ fn from_inspection(mut inspected: Map<String, Value>) -> Map<String, Value> {
         ("Author", "author"),
         ("Created", "created"),
     ] {
-        match inspected.remove(from) {
-            Some(Value::String(text)) if !text.is_empty() => {
-                fields.insert(to.into(), text.into());
-            }
-            _ => {}
+        if let Some(value) = inspected.remove(from).filter(says_something) {
+            fields.insert(to.into(), value);
         }
     }
     fields.insert("config".into(), container.into());
-    fields
+    Ok(fields)
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ impl Image {
             })
             .collect();
         let diff_ids: Vec<String> = layers.iter().map(|l| l.blob.diff_id.to_digest()).collect();
-        let platform = details.config.platform();
+        let (platform, os) = (details.config.platform(), details.config.os().to_owned());
         let config = details.config.finish(&details.created, &diff_ids, history);
         let config = config.to_string();
         let config_checksum = stage.add_bytes(config.as_bytes())?;
@@ -108,7 +108,7 @@ impl Image {
             "size": manifest.len(),
         });
         if let Some(platform) = platform {
-            descriptor["platform"] = json!({"architecture": platform.architecture, "os": "linux"});
+            descriptor["platform"] = json!({"architecture": platform.architecture, "os": os});
             if let Some(variant) = platform.variant {
                 descriptor["platform"]["variant"] = variant.into();
             }

@@ -327,6 +327,7 @@ fn details(
                 .context("the rootfs does not tell its architecture; give it with --arch")?,
         },
     };
+    warn_of_other_platform(&platform, config.os(), packages.architecture.as_ref());
     config.set_platform(&platform);
     if let Some(cmd) = options.cmd.as_ref().or(system.container_cmd.as_ref()) {
         config.set_cmd(cmd);
@@ -353,6 +354,22 @@ fn details(
         created_by: options.created_by,
         compression: options.compression,
     })
+}
+
+/// Tells that the image says to be for another machine than its packages are.
+fn warn_of_other_platform(said: &Platform, os: &str, of_packages: Option<&Platform>) {
+    if os != "linux" {
+        tracing::warn!(
+            "the config says that the image is for {os}, and it is of packages for linux; container tools will not run it"
+        );
+    }
+    if let Some(of_packages) = of_packages.filter(|p| p.architecture != said.architecture) {
+        tracing::warn!(
+            "the image says that it is for {}, and its packages are for {}; container tools will take it for the other",
+            said.architecture,
+            of_packages.architecture
+        );
+    }
 }
 
 /// The annotation of a plain image that names the commit its tree would be.

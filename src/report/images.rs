@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::release_notes::is_hidden;
+use super::shown;
 use super::summary::{human_size, shortened};
 use crate::pipeline::{
     ChangedPackage, Difference, DryRun, Explained, FetchedLayer, FoundFile, Inspected,
@@ -53,11 +53,13 @@ fn explain(text: &mut String, explained: &Explained) {
         cause,
         with,
     } = explained;
-    let _ = writeln!(text, "\n{what}");
+    let _ = writeln!(text, "\n{}", shown(what));
     let _ = writeln!(
         text,
-        "  component  {component} ({}): {rule}",
-        human_size(*size)
+        "  component  {} ({}): {}",
+        shown(component),
+        human_size(*size),
+        shown(rule)
     );
     let _ = writeln!(
         text,
@@ -66,7 +68,8 @@ fn explain(text: &mut String, explained: &Explained) {
     if let Some(cause) = cause {
         let _ = writeln!(
             text,
-            "  changes    together with what shares the cause '{cause}'"
+            "  changes    together with what shares the cause '{}'",
+            shown(cause)
         );
     }
     match layer {
@@ -115,9 +118,9 @@ pub fn inspected_text(image: &Inspected, packages: bool) -> String {
     let _ = writeln!(
         text,
         "created       {}",
-        image.created.as_deref().unwrap_or("unknown")
+        shown(image.created.as_deref().unwrap_or("unknown"))
     );
-    let _ = writeln!(text, "architecture  {}", image.architecture);
+    let _ = writeln!(text, "architecture  {}", shown(&image.architecture));
     let kind = if image.encapsulated {
         "an encapsulated commit"
     } else {
@@ -125,7 +128,7 @@ pub fn inspected_text(image: &Inspected, packages: bool) -> String {
     };
     match &image.commit {
         Some(commit) => {
-            let _ = writeln!(text, "commit        {commit} ({kind})");
+            let _ = writeln!(text, "commit        {} ({kind})", shown(commit));
         }
         None => {
             let _ = writeln!(text, "commit        none ({kind})");
@@ -168,7 +171,10 @@ pub fn inspected_text(image: &Inspected, packages: bool) -> String {
             let _ = writeln!(
                 text,
                 "{}:{} {} ({})",
-                package.name, package.architecture, package.version, package.source
+                shown(&package.name),
+                shown(&package.architecture),
+                shown(&package.version),
+                shown(&package.source)
             );
         }
     }
@@ -179,34 +185,20 @@ pub fn inspected_text(image: &Inspected, packages: bool) -> String {
 pub fn found_text(found: &[FoundFile<'_>], what: &str) -> String {
     let mut text = String::from("layer      size  component (package)  path\n");
     for file in found {
-        let package = file
-            .package
-            .map(|package| format!(" ({})", printable(package)));
+        let package = file.package.map(|package| format!(" ({})", shown(package)));
         let _ = writeln!(
             text,
             "{:>5}  {:>8}  {}{}  /{}",
             file.layer,
             human_size(file.size),
-            printable(file.component),
+            shown(file.component),
             package.unwrap_or_default(),
-            printable(file.path)
+            shown(file.path)
         );
     }
     let total = human_size(found.iter().map(|file| file.size).sum());
-    let _ = writeln!(text, "{} files, {total}: {what}", found.len());
+    let _ = writeln!(text, "{} files, {total}: {}", found.len(), shown(what));
     text
-}
-
-/// A name in which no sign moves the cursor, or turns the direction of writing.
-fn printable(name: &str) -> String {
-    let mut safe = String::with_capacity(name.len());
-    for sign in name.chars() {
-        match is_hidden(sign) {
-            true => safe.extend(sign.escape_unicode()),
-            false => safe.push(sign),
-        }
-    }
-    safe
 }
 
 /// What is new in an image, and what it costs.
@@ -230,23 +222,23 @@ pub fn difference_text(difference: &Difference) -> String {
         &mut text,
         added
             .iter()
-            .map(|package| format!("  + {} {}", package.name, package.version)),
+            .map(|package| format!("  + {} {}", shown(&package.name), shown(&package.version))),
     );
     listed(
         &mut text,
         removed
             .iter()
-            .map(|package| format!("  - {} {}", package.name, package.version)),
+            .map(|package| format!("  - {} {}", shown(&package.name), shown(&package.version))),
     );
     listed(
         &mut text,
         changed.iter().map(|p| {
             format!(
                 "  ~ {} {} -> {}{}",
-                p.name,
-                p.from,
-                p.to,
-                marks(p, difference)
+                shown(&p.name),
+                shown(&p.from),
+                shown(&p.to),
+                shown(&marks(p, difference))
             )
         }),
     );
@@ -298,7 +290,7 @@ pub fn difference_text(difference: &Difference) -> String {
             let _ = writeln!(
                 text,
                 "                   /{} ({}{time})",
-                file.path,
+                shown(&file.path),
                 human_size(file.size)
             );
         }

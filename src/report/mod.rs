@@ -6,6 +6,7 @@ mod page;
 mod progress;
 mod release_notes;
 mod schema;
+mod shown;
 mod summary;
 
 pub use finalize::{finalized, name_list};
@@ -14,6 +15,7 @@ pub use page::{difference_page, inspected_page};
 pub use progress::{ProgressMode, TerminalProgress};
 pub use release_notes::release_notes;
 pub use schema::{schema, schemas};
+pub use shown::{ShownStderr, shown, shown_lines};
 pub use summary::{
     committed_line, comparison, human_size, imported_line, layer_table, summary_line,
 };

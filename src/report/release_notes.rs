@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::page::{cost_reason, difference_sentence};
+use super::shown::is_text;
 use super::summary::human_size;
 use crate::pipeline::{ChangedSource, Difference, InspectedPackage};
 
@@ -145,17 +146,11 @@ fn escaped(text: &str) -> String {
                 safe.push(sign);
             }
             '~' if safe.ends_with('~') => safe.push_str("\\~"),
-            sign if is_hidden(sign) => safe.extend(sign.escape_unicode()),
+            sign if !is_text(sign) => safe.extend(sign.escape_unicode()),
             sign => safe.push(sign),
         }
     }
     safe
-}
-
-/// Whether a sign is not seen, or changes what is seen beside it.
-pub(super) fn is_hidden(sign: char) -> bool {
-    sign.is_control()
-        || matches!(sign, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::shown;
 use crate::pipeline::{Built, Committed, Imported, LayerSummary};
 
 /// A size as people read it: three digits and a decimal unit, as podman prints sizes.
@@ -105,7 +106,7 @@ pub(super) fn shortened(names: &[String]) -> String {
         if at > 0 {
             line.push(' ');
         }
-        line.push_str(name);
+        line.push_str(&shown(name));
     }
     line
 }

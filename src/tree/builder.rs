@@ -200,6 +200,7 @@ impl TreeBuilder {
             text,
             xattrs: self.xattrs,
             hints,
+            followed: Default::default(),
         };
         (tree, new_ids)
     }
@@ -343,6 +344,22 @@ mod tests {
         let id = ids[id.index()];
         assert_eq!(tree.xattrs(id), &xattrs);
         assert_eq!(tree.hint(id).unwrap().component, "web");
+    }
+
+    #[test]
+    fn a_path_is_no_longer_than_a_reader_takes() {
+        let mut builder = TreeBuilder::new(Metadata::directory(0o755));
+        let (mut at, name) = (EntryId::ROOT, "d");
+        for _ in 0..2048 {
+            at = builder
+                .push(at, name, "", Metadata::directory(0o755))
+                .unwrap();
+        }
+        let error = builder.push(at, name, "", file(0)).unwrap_err();
+        assert!(error.to_string().contains("has 4097 bytes"), "{error}");
+        let long = "n".repeat(256);
+        let error = builder.push(EntryId::ROOT, &long, "", file(0)).unwrap_err();
+        assert!(error.to_string().contains("has 256 bytes"), "{error}");
     }
 
     #[test]

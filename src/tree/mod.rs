@@ -131,6 +131,7 @@ pub struct Tree {
     text: String,
     xattrs: Vec<Xattrs>,
     hints: HashMap<EntryId, Hint>,
+    followed: lookup::FollowedLinks,
 }
 
 impl Tree {
