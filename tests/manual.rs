@@ -57,12 +57,13 @@ fn options(text: &str) -> BTreeSet<String> {
 }
 
 /// Every command that writes something.
-const COMMANDS: [&[&str]; 13] = [
+const COMMANDS: [&[&str]; 14] = [
     &["build"],
     &["finalize"],
     &["commit"],
     &["encapsulate"],
     &["import"],
+    &["lint"],
     &["compose", "container-encapsulate"],
     &["compose", "build-chunked-oci"],
     &["compose", "build-image"],

@@ -39,6 +39,11 @@ pub struct BuildArgs {
     #[arg(long, value_enum, default_value = "ostree")]
     format: FormatName,
 
+    /// Make the system first what bootc and OSTree expect, as 'finalize' does, in a view of it: what is read stays as
+    /// it is
+    #[arg(long)]
+    finalize: bool,
+
     #[command(flatten)]
     layers: LayerArgs,
 
@@ -110,7 +115,10 @@ pub fn run(args: &BuildArgs) -> Result<()> {
     let timestamp = args.commit.timestamp()?;
     let image = image(args)?;
     let destination = image.destination.clone();
-    let opened = args.source.open(args.layers.admindir.as_ref())?;
+    let mut opened = args.source.open(args.layers.admindir.as_ref())?;
+    if args.finalize {
+        opened.finalize()?;
+    }
     let base = args
         .base
         .base(&args.source.backend, opened.config, timestamp.is_some())?;

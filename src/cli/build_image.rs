@@ -60,6 +60,11 @@ pub struct BuildImageArgs {
     #[command(flatten)]
     filter: FilterArgs,
 
+    /// Make the system first what bootc and OSTree expect, as 'finalize' does, in a view of it: what is read stays as
+    /// it is
+    #[arg(long)]
+    finalize: bool,
+
     /// Say in the image that bootc can boot it, even if it holds no kernel where bootc looks
     #[arg(long)]
     bootc: bool,
@@ -123,9 +128,12 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
         },
     )?;
     let source = Source::image(&backends, &id)?;
-    let opened = args
+    let mut opened = args
         .filter
         .of_source(source, args.layers.admindir.as_ref())?;
+    if args.finalize {
+        opened.finalize()?;
+    }
     let mut base = opened.config;
     if timestamp.is_some() {
         base.forget_created();

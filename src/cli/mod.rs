@@ -12,6 +12,7 @@ mod generate;
 mod image;
 mod import;
 mod inspect;
+mod lint;
 mod mount;
 mod plan;
 mod previous;
@@ -32,7 +33,7 @@ use crate::layers::FormatVersion;
 use crate::report::{ShownStderr, shown_lines};
 use crate::undo::{self, Notice};
 
-const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 'diff --exit-code' found a difference, 128 and the number of a signal that ended it.";
+const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 'lint' or 'diff --exit-code' found something, 128 and the number of a signal that ended it.";
 
 /// Turns a Debian root filesystem into an OSTree commit and a chunked OCI image whose layers
 /// follow packages, so that an update costs a client only the layers that changed.
@@ -50,6 +51,7 @@ enum Command {
     Encapsulate(Box<encapsulate::EncapsulateArgs>),
     Import(Box<import::ImportArgs>),
     Finalize(Box<finalize::FinalizeArgs>),
+    Lint(Box<lint::LintArgs>),
     Plan(Box<plan::PlanCommandArgs>),
     Inspect(Box<inspect::InspectArgs>),
     Diff(Box<inspect::DiffArgs>),
@@ -104,6 +106,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Encapsulate(args) => job(args.log(), || encapsulate::run(args, FormatVersion::V2)),
         Command::Import(args) => job(args.log(), || import::run(args)),
         Command::Finalize(args) => job(args.log(), || finalize::run(args)),
+        Command::Lint(args) => job(args.log(), || lint::run(args)),
         Command::Plan(args) => job(args.log(), || plan::run(args)),
         Command::Inspect(args) => job(args.log(), || inspect::inspect(args)),
         Command::Diff(args) => job(args.log(), || inspect::diff(args)),

@@ -7,10 +7,11 @@ use clap::Args;
 
 use super::args::{FilterArgs, RootfsArgs, read_config, usage};
 use super::{EndsWith, tell_of_end};
+use crate::finalize;
 use crate::oci::BaseConfig;
 use crate::pipeline::{Place, RootfsOptions};
 use crate::registry::{self, Access, Reference};
-use crate::source::{self, Backends, Choice, Source, Unshared};
+use crate::source::{self, Backends, Choice, Source, Unshared, View};
 
 /// The backend of images and containers.
 #[derive(Debug, Args)]
@@ -75,7 +76,34 @@ pub struct Opened {
     pub rootfs: RootfsOptions,
     /// The config of the image or container.
     pub config: BaseConfig,
+    _view: Option<View>,
     _source: Option<Source>,
+}
+
+impl Opened {
+    /// Puts a view of the system in its place, in which it is finalized.
+    pub fn finalize(&mut self) -> Result<()> {
+        let Place::Directory(read) = &self.rootfs.rootfs else {
+            return Err(usage(format!(
+                "--finalize: {} is read without being mounted, and programs of it have to run; name one in the storage of podman or buildah",
+                self.rootfs.rootfs
+            )));
+        };
+        let view = View::of(read).with_context(|| {
+            format!(
+                "making a view of {read} to finalize; 'apt-ostree-helper finalize' does it in place"
+            )
+        })?;
+        let options = finalize::Options {
+            root: view.path().to_owned(),
+            ..finalize::Options::default()
+        };
+        let report = finalize::finalize(&options, &|_| Ok(()))?;
+        tracing::info!("finalized with {} changes", report.changes());
+        self.rootfs.rootfs = Place::Directory(view.path().to_owned());
+        self._view = Some(view);
+        Ok(())
+    }
 }
 
 impl SourceArgs {
@@ -95,6 +123,7 @@ impl SourceArgs {
                 return Ok(Opened {
                     rootfs: self.rootfs.options(admin_dir)?,
                     config: BaseConfig::default(),
+                    _view: None,
                     _source: None,
                 });
             }
@@ -112,6 +141,7 @@ impl SourceArgs {
         Ok(Opened {
             rootfs: self.rootfs.filter.options(place, admin_dir)?,
             config,
+            _view: None,
             _source: None,
         })
     }
@@ -123,6 +153,7 @@ impl FilterArgs {
         Ok(Opened {
             rootfs: self.options(Place::Directory(source.path().to_owned()), admin_dir)?,
             config: source.config().clone(),
+            _view: None,
             _source: Some(source),
         })
     }

@@ -50,16 +50,21 @@ pub fn plan<'a>(system: &System<'a>) -> Result<Plan<'a>> {
             Verdict::Fine => {}
             Verdict::Stale => plan.remove(&path, STALE)?,
             Verdict::Rewrite(content) => {
-                let time = Timespec {
-                    tv_sec: stat.st_mtime,
-                    tv_nsec: stat.st_mtime_nsec as _,
-                };
+                let time = modified(&stat);
                 let why = "it records a time, which is another one in a deployment";
                 plan.replace(&path, content, Owner::of(&stat), Some(time), why);
             }
         }
     }
     Ok(plan)
+}
+
+/// When a file was written last.
+pub fn modified(stat: &rustix::fs::Stat) -> Timespec {
+    Timespec {
+        tv_sec: stat.st_mtime,
+        tv_nsec: stat.st_mtime_nsec as _,
+    }
 }
 
 /// All byte code of modules.

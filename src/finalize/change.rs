@@ -143,7 +143,12 @@ impl<'a> Plan<'a> {
             (Some(_), Some(stat)) => Owner::of(&stat),
             _ => Owner::root(0o644),
         };
-        self.replace(path, content.to_vec(), owner, None, why);
+        // A time of its own would be another one after each build.
+        let time = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        self.replace(path, content.to_vec(), owner, Some(time), why);
         Ok(())
     }
 

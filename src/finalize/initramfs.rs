@@ -101,7 +101,10 @@ pub fn make(
         &sources_path(&kernel),
         super::write::Owner::root(0o644),
         sources.as_bytes(),
-        None,
+        Some(rustix::fs::Timespec {
+            tv_sec: time,
+            tv_nsec: 0,
+        }),
     )
 }
 
@@ -139,6 +142,10 @@ fn command(root: &Root, program: &str, kernel: &str) -> Result<Vec<String>> {
             add(&["--add", name]);
         }
     }
+    // Debian 12's module for OSTree does not copy it.
+    if root.kind(prepare_root::PATH)? == Kind::File {
+        add(&["--install", &format!("/{}", prepare_root::PATH)]);
+    }
     add(&["--kver", kernel, &output]);
     Ok(command)
 }
@@ -168,7 +175,9 @@ fn is_right(system: &System<'_>, kernel: &str) -> Result<bool> {
         return Ok(false);
     };
     let config = root.read(prepare_root::PATH)?;
-    if config.as_ref() != initramfs.contents.get(prepare_root::PATH) {
+    let has_config = config.as_ref() == initramfs.contents.get(prepare_root::PATH);
+    // initramfs-tools knows nothing of it, and would not put it in another time either.
+    if !has_config && program(root)? != Some(MKINITRAMFS) {
         return Ok(false);
     }
     let made_of = root.read(&sources_path(kernel))?;

@@ -16,13 +16,16 @@ mod initramfs;
 mod kernel;
 mod layout;
 mod leftovers;
+mod lint;
 mod package_state;
 mod password_days;
 mod prepare_root;
 mod presets;
 mod root;
+mod run_tmp;
 mod steps;
 mod system;
+mod sysusers;
 mod tmpfiles;
 mod var;
 mod write;
@@ -32,6 +35,7 @@ use camino::Utf8PathBuf;
 use serde::Serialize;
 
 pub use change::{Action, Change};
+pub use lint::{CHECKS, Check, Finding, Level, LintReport, check_names, lint};
 pub use steps::{STEPS, Step};
 
 use root::{Kind, Root};

@@ -22,7 +22,13 @@ pub fn plan<'a>(system: &System<'a>) -> Result<Plan<'a>> {
     let new = without_days(&text);
     if let (true, Some(stat)) = (new != text, system.root.stat(SHADOW)?) {
         let why = "the day of the build, of accounts that no password opens";
-        plan.replace(SHADOW, new.into_bytes(), Owner::of(&stat), None, why);
+        plan.replace(
+            SHADOW,
+            new.into_bytes(),
+            Owner::of(&stat),
+            Some(super::byte_code::modified(&stat)),
+            why,
+        );
     }
     Ok(plan)
 }

@@ -6,7 +6,7 @@ use super::change::Plan;
 use super::system::System;
 use super::{
     Options, bootc, byte_code, identity, initramfs, kernel, layout, leftovers, package_state,
-    password_days, prepare_root, presets, var,
+    password_days, prepare_root, presets, run_tmp, sysusers, var,
 };
 
 /// A step by its name.
@@ -22,7 +22,7 @@ pub struct Step {
 }
 
 /// All steps. The initramfs comes last: it is made of what the others leave.
-pub const STEPS: [Step; 12] = [
+pub const STEPS: [Step; 14] = [
     Step {
         name: "kernel",
         summary: "the kernel beside its modules, and known to dpkg there",
@@ -64,6 +64,18 @@ pub const STEPS: [Step; 12] = [
         summary: "the first boot enables what is enabled, and nothing else",
         check: nothing,
         plan: presets::plan,
+    },
+    Step {
+        name: "sysusers",
+        summary: "lines for sysusers.d for users and groups that no package declares",
+        check: nothing,
+        plan: sysusers::plan,
+    },
+    Step {
+        name: "run-tmp",
+        summary: "/run and /tmp empty",
+        check: nothing,
+        plan: run_tmp::plan,
     },
     Step {
         name: "byte-code",

@@ -14,6 +14,7 @@ use super::factory::{self, FACTORY};
 use super::root::{Kind, Root};
 use super::system::System;
 use super::tmpfiles;
+use super::write::UNFINISHED;
 
 /// The file with the lines.
 const FILE: &str = "apt-ostree-helper-var.conf";
@@ -49,6 +50,16 @@ const DROPPED: [(&str, &str); 17] = [
     ("var/.updated", "systemd makes it anew"),
 ];
 
+/// Directories that packages own and every Containerfile removes with what is in them. apt fails without the last, and
+/// dpkg reports the others as missing.
+const OFTEN_REMOVED: [&str; 5] = [
+    "var/lib/apt/lists",
+    "var/lib/apt/lists/partial",
+    "var/cache/apt/archives",
+    "var/cache/apt/archives/partial",
+    "var/log/apt",
+];
+
 /// Whether a file below `/var` is of no use, and why.
 pub fn is_dropped(path: &str) -> Option<&'static str> {
     let found = DROPPED.iter().find(|(prefix, _)| {
@@ -65,7 +76,7 @@ pub fn plan<'a>(system: &System<'a>) -> Result<Plan<'a>> {
     let mut diversions = Diversions::read(system)?;
     let mut files = Vec::new();
     for (path, kind) in root.below("var")? {
-        if kind != Kind::File || is_package_state(&path) {
+        if kind != Kind::File || is_package_state(&path) || is_unfinished(&path) {
             continue;
         }
         match is_dropped(&path) {
@@ -83,7 +94,18 @@ pub fn plan<'a>(system: &System<'a>) -> Result<Plan<'a>> {
     for path in &files {
         factory::plan(root, &mut plan, path, path)?;
     }
-    let lines = lines(system, &files)?;
+    let mut removed = Vec::new();
+    for path in OFTEN_REMOVED {
+        if system.owner(path).is_some() && root.kind(path)? == Kind::Absent {
+            plan.directory(
+                path,
+                0o755,
+                "a package has it, and something has removed it",
+            )?;
+            removed.push(path);
+        }
+    }
+    let lines = lines(system, &files, &removed)?;
     let path = format!("{DIR}/{FILE}");
     match lines.is_empty() {
         true => plan.remove(&path, "nothing in /var needs it")?,
@@ -97,8 +119,13 @@ pub fn plan<'a>(system: &System<'a>) -> Result<Plan<'a>> {
     Ok(plan)
 }
 
+/// What a run that was stopped has left, which this one replaces.
+fn is_unfinished(path: &str) -> bool {
+    path.split('/').any(|name| name.ends_with(UNFINISHED))
+}
+
 /// What the step for the state of packages does.
-fn is_package_state(path: &str) -> bool {
+pub fn is_package_state(path: &str) -> bool {
     use super::package_state::{DIRECTORIES, FILES};
     let directories = DIRECTORIES.iter().any(|(dir, _)| {
         path.strip_prefix(dir)
@@ -109,8 +136,8 @@ fn is_package_state(path: &str) -> bool {
         || path == super::package_state::MARKS
 }
 
-/// The lines for all that is in `/var`, or will be when the files are moved, and that no other file makes.
-fn lines(system: &System<'_>, moved: &[String]) -> Result<String> {
+/// The lines for all that is in `/var`, or will be when files are moved and directories made, and that no other file makes.
+fn lines(system: &System<'_>, moved: &[String], made: &[&str]) -> Result<String> {
     let root = system.root;
     let declared = tmpfiles::declared(root, FILE)?;
     let names = Names::read(root)?;
@@ -138,6 +165,9 @@ fn lines(system: &System<'_>, moved: &[String]) -> Result<String> {
             _ => {}
         }
     }
+    for path in made {
+        add(path, "d", "0755 root root -".into());
+    }
     let mut factory: Vec<String> = moved.to_vec();
     for (path, kind) in root.below(&format!("{FACTORY}/var"))? {
         if kind == Kind::File {
@@ -158,7 +188,7 @@ fn lines(system: &System<'_>, moved: &[String]) -> Result<String> {
 fn will_be(root: &Root) -> Result<Vec<(String, Kind)>> {
     let mut entries = Vec::new();
     for (path, kind) in root.below("var")? {
-        if !is_package_state(&path) {
+        if !is_package_state(&path) && !is_unfinished(&path) {
             entries.push((path, kind));
         }
     }

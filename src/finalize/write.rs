@@ -1,6 +1,6 @@
 //! What changes a root filesystem: each call is one change that is either made or not, whenever the process ends. What
 //! is replaced is written beside its place first, and renamed; what is moved to another file system is copied whole
-//! before the first is removed.
+//! before the first is removed. Nothing waits for the disk: a build that a power cut ends is begun anew.
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -111,7 +111,6 @@ impl<'a> Writer<'a> {
             file.write_all(content)?;
             chown(&file, owner)?;
             set_times(&file, modified)?;
-            file.sync_all()?;
             Ok(())
         })
     }
@@ -154,7 +153,6 @@ impl<'a> Writer<'a> {
             tv_nsec: 0,
         };
         set_times(&file, Some(modified))?;
-        rustix::fs::fsync(&file)?;
         self.rename(made, path)
     }
 
@@ -272,13 +270,6 @@ fn set_owner(dir: &Dir, name: &str, owner: Owner) -> Result<()> {
     chown(rustix::fs::openat(dir, name, flags, Mode::empty())?, owner)
 }
 
-fn modified(stat: &Stat) -> Timespec {
-    Timespec {
-        tv_sec: stat.st_mtime,
-        tv_nsec: stat.st_mtime_nsec as _,
-    }
-}
-
 /// Copies one entry and what is below it: content, owner, permissions, times and attributes.
 fn copy_tree(from: &Dir, name: &str, to: &Dir, new: &str) -> Result<()> {
     let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -307,7 +298,6 @@ fn copy_tree(from: &Dir, name: &str, to: &Dir, new: &str) -> Result<()> {
             let mut writer = std::fs::File::from(target);
             std::io::copy(&mut reader, &mut writer)?;
             finish(&reader, &writer, &stat)?;
-            writer.sync_all()?;
             Ok(())
         }
         FileType::Symlink => {
@@ -324,7 +314,7 @@ fn copy_tree(from: &Dir, name: &str, to: &Dir, new: &str) -> Result<()> {
 fn finish(source: impl AsFd, target: impl AsFd, stat: &Stat) -> Result<()> {
     chown(&target, Owner::of(stat))?;
     copy_attributes(&source, &target)?;
-    set_times(&target, Some(modified(stat)))
+    set_times(&target, Some(super::byte_code::modified(stat)))
 }
 
 /// Copies extended attributes, but for those that the storage below uses.

@@ -220,6 +220,11 @@ impl BaseConfig {
         };
     }
 
+    /// Whether it has that label.
+    pub fn has_label(&self, name: &str) -> bool {
+        self.labels.contains_key(name)
+    }
+
     /// Sets a label, or removes it.
     pub fn set_label(&mut self, name: &str, value: Option<&str>) {
         match value {

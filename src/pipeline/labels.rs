@@ -5,8 +5,11 @@ use anyhow::{Context, Result, bail};
 use super::system::{BOOTABLE, LINUX, System, VERSION};
 use super::{Format, ImageOptions};
 use crate::checksum::Checksum;
+use crate::component::TreeFiles;
+use crate::dpkg::Files;
 use crate::ostree::MetadataValue;
 use crate::registry::Image;
+use crate::tree::Tree;
 
 /// The commit that an encapsulated image carries.
 pub const COMMIT: &str = "ostree.commit";
@@ -54,11 +57,18 @@ pub fn of_image(
 ) -> Result<Vec<(String, String)>> {
     let metadata = &system.info.metadata;
     let mut labels = Vec::new();
-    if system.is_bootable() || options.bootc {
+    let is_bootable = system.is_bootable() || has_unified_kernel(&system.tree);
+    if is_bootable || options.bootc {
         labels.push((BOOTC.into(), "1".into()));
     }
-    if let Some(MetadataValue::String(version)) = metadata.get(VERSION) {
-        labels.push((IMAGE_VERSION.into(), version.clone()));
+    match metadata.get(VERSION) {
+        Some(MetadataValue::String(version)) => {
+            labels.push((IMAGE_VERSION.into(), version.clone()));
+        }
+        _ if is_bootable && !options.base.has_label(IMAGE_VERSION) => {
+            labels.push((IMAGE_VERSION.into(), version(system)?));
+        }
+        _ => {}
     }
     if matches!(options.format, Format::Ostree(_)) {
         labels.push((COMMIT.into(), system.commit.checksum.to_string()));
@@ -79,6 +89,37 @@ pub fn of_image(
         labels.extend(copied(system, key)?.map(|value| (key.clone(), value)));
     }
     Ok(labels)
+}
+
+/// Whether there is a kernel with all that it needs in one file, where bootc looks for it (bootc-image-layout, "UKI").
+fn has_unified_kernel(tree: &Tree) -> bool {
+    let below = tree.locate("boot/EFI/Linux").into_iter();
+    let mut files = below.flat_map(|id| tree.children(id));
+    files.any(|id| tree.name(*id).ends_with(".efi"))
+}
+
+/// What os-release(5) says of the system's version; the date where it says nothing, as Debian's testing and unstable do.
+fn version(system: &System) -> Result<String> {
+    let files = TreeFiles {
+        tree: &system.tree,
+        contents: system.contents.as_ref(),
+    };
+    let release = files.read("/etc/os-release")?.unwrap_or_default();
+    let release = String::from_utf8_lossy(&release).into_owned();
+    let field = |name: &str| {
+        let mut lines = release.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
+        let value = value.trim().trim_matches(['"', '\'']);
+        (!value.is_empty()).then(|| value.to_owned())
+    };
+    let date = || {
+        let seconds = i64::try_from(system.timestamp()).unwrap_or_default();
+        let time = jiff::Timestamp::from_second(seconds).unwrap_or_default();
+        time.strftime("%Y%m%d").to_string()
+    };
+    Ok(field("IMAGE_VERSION")
+        .or_else(|| field("VERSION_ID"))
+        .unwrap_or_else(date))
 }
 
 fn copied(system: &System, key: &str) -> Result<Option<String>> {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 
-use crate::finalize::{Action, Report, Status};
+use crate::finalize::{Action, Level, LintReport, Report, Status};
 
 /// So many changes of one kind in one step are shown one by one, when not all are asked for.
 const SHOWN: usize = 8;
@@ -68,6 +68,39 @@ pub fn finalized(report: &Report, all: bool) -> String {
         0 => format!("{} is finalized already\n", report.root),
         1 => format!("1 change {verb} in {}\n", report.root),
         changes => format!("{changes} changes {verb} in {}\n", report.root),
+    });
+    text
+}
+
+/// What was found; with `all` every path.
+pub fn linted(report: &LintReport, all: bool) -> String {
+    let mut text = String::new();
+    for found in &report.findings {
+        let level = match found.level {
+            Level::Fatal => "fatal",
+            Level::Warning => "warning",
+        };
+        text.push_str(&format!("{level}: {}: {}\n", found.name, found.why));
+        let shown = match all || found.paths.len() <= SHOWN + 1 {
+            true => found.paths.len(),
+            false => SHOWN,
+        };
+        for path in found.paths.iter().take(shown) {
+            text.push_str(&format!("  {path}\n"));
+        }
+        if shown < found.paths.len() {
+            let more = found.paths.len() - shown;
+            text.push_str(&format!("  and {more} more, which -v shows\n"));
+        }
+        text.push_str(&format!("  what to do: {}\n", found.advice));
+    }
+    text.push_str(&match (report.fatal, report.warnings) {
+        (0, 0) => format!("nothing found in {}\n", report.root),
+        (fatal, warnings) => format!(
+            "{fatal} fatal, {warnings} {} in {}\n",
+            if warnings == 1 { "warning" } else { "warnings" },
+            report.root
+        ),
     });
     text
 }

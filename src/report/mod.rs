@@ -9,7 +9,7 @@ mod schema;
 mod shown;
 mod summary;
 
-pub use finalize::{finalized, name_list};
+pub use finalize::{finalized, linted, name_list};
 pub use images::{difference_text, dry_run_text, found_text, inspected_text};
 pub use page::{difference_page, inspected_page};
 pub use progress::{ProgressMode, TerminalProgress};

@@ -11,6 +11,7 @@ use super::backend::Backend;
 use super::choice::Backends;
 use super::mount::{TEMPORARY, left_alone, remove, unmount};
 use super::record::{Counted, Made, Record};
+use super::view::remove_abandoned_views;
 use super::working;
 use crate::oci::{remove_abandoned, temporary_directory};
 use crate::process::{Life, Owner, numbers_are_ours, owner_of, processes};
@@ -72,6 +73,12 @@ pub fn remove_leftovers(backends: &Backends) -> Result<Leftovers> {
                 let outcome = remove(backend, &name);
                 found.note(format!("container {name}"), outcome);
             }
+        }
+    }
+    for view in remove_abandoned_views()? {
+        match view {
+            Ok(dir) => found.removed.push(format!("directory {dir}")),
+            Err(e) => found.failed.push(format!("{e:#}")),
         }
     }
     let temporary = temporary_directory()?;

@@ -11,6 +11,7 @@ mod mount;
 mod record;
 mod storage;
 mod unshare;
+mod view;
 mod working;
 
 use anyhow::{Context, Result, anyhow};
@@ -23,6 +24,7 @@ pub use made::{BuildOptions, build};
 pub use mount::Mounted;
 pub use storage::store_layout;
 pub use unshare::{Unshared, enter};
+pub use view::View;
 
 use backend::{Backend, Inspected};
 
