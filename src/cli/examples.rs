@@ -5,7 +5,7 @@
 use clap::Command;
 
 /// The examples of each command: what they do, and the words after the program's name.
-pub const EXAMPLES: [(&str, &[(&str, &str)]); 13] = [
+pub const EXAMPLES: [(&str, &[(&str, &str)]); 14] = [
     (
         "build",
         &[
@@ -113,6 +113,16 @@ pub const EXAMPLES: [(&str, &[(&str, &str)]); 13] = [
             (
                 "In a build step, on the system itself",
                 "finalize --bootable",
+            ),
+        ],
+    ),
+    (
+        "lint",
+        &[
+            ("Say what is wrong with a root filesystem", "lint DIR"),
+            (
+                "Fail a build step on a warning, too",
+                "lint --fatal-warnings --skip podman",
             ),
         ],
     ),

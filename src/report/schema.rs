@@ -1,7 +1,7 @@
 //! The JSON Schemas of what `--json` prints, as contrib/docs/schema has them.
 
 /// The schemas by name: the command, or `build` for every command that makes an image.
-const SCHEMAS: [(&str, &str); 7] = [
+const SCHEMAS: [(&str, &str); 8] = [
     (
         "build",
         include_str!("../../contrib/docs/schema/build.json"),
@@ -23,6 +23,7 @@ const SCHEMAS: [(&str, &str); 7] = [
         "inspect",
         include_str!("../../contrib/docs/schema/inspect.json"),
     ),
+    ("lint", include_str!("../../contrib/docs/schema/lint.json")),
     ("plan", include_str!("../../contrib/docs/schema/plan.json")),
 ];
 
