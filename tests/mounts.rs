@@ -73,6 +73,23 @@ fn leftovers_undo_a_mount_that_was_made_after_the_kill() {
     assert_eq!(fake.count("podman image umount"), 1);
 }
 
+/// Killed while podman unmounts: once that is done, the mount that is left is the user's.
+#[test]
+fn leftovers_do_not_undo_twice_what_was_undone_after_the_kill() {
+    let fake = Fake::new(&["podman"]);
+    fake.write("mounts", "image\n");
+    fake.on("unmount-image", "echo x >\"$FAKE/reached\"; sleep 0.5");
+    let layout = fake.layout();
+    let mut child = start(&fake, &["build", "--from", "localhost/os", "-o", &layout]);
+    wait_for(&fake.at("reached"));
+    signal(&child, Signal::KILL);
+    child.wait().unwrap();
+    leftovers(&fake);
+    assert_eq!(fake.read("mounts"), "image\n", "the user's stays");
+    assert_eq!(fake.count("podman image umount"), 1);
+    assert_eq!(names(&fake.at("run")), Vec::<String>::new());
+}
+
 /// A container that the user has mounted, and podman that is ended while it mounts it for us: nobody knows whether
 /// it has counted. The user's mount once went.
 #[test]

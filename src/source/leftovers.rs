@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::backend::Backend;
 use super::choice::Backends;
-use super::mount::{TEMPORARY, left_alone, remove, unmount};
+use super::mount::{TEMPORARY, left_alone, remove, undo_recorded};
 use super::record::{Counted, Made, Record};
 use super::view::remove_abandoned_views;
 use super::working;
@@ -201,7 +201,7 @@ fn unmount_one(backend: &Backend, record: &Record) -> Result<Made> {
     };
     match (is_there, made) {
         (false, _) => Ok(Made::No),
-        (true, Made::Yes) => unmount(backend, what).map(|()| Made::Yes),
+        (true, Made::Yes) => undo_recorded(backend, record).map(|()| Made::Yes),
         (true, other) => Ok(other),
     }
 }

@@ -98,7 +98,7 @@ impl Mounted {
             Undo::later(move || {
                 match made(&outcome, &record) {
                     Made::Yes => {
-                        if let Err(e) = unmount(&backend, record.mounted()) {
+                        if let Err(e) = undo_recorded(&backend, &record) {
                             return warn_of_leftover("unmount", &e);
                         }
                     }
@@ -188,6 +188,23 @@ fn undoing(backend: &Backend, what: &Counted) -> Call {
         Counted::Container(name) => backend.unmount(name),
         Counted::Made(name) => backend.remove(name),
     }
+}
+
+/// Undoes the mount of a record. What the backend says of that goes beside the record, so that the mount is not
+/// undone a second time when this process is killed before the record goes.
+pub fn undo_recorded(backend: &Backend, record: &Record) -> Result<()> {
+    let backend = backend.within(UNDO_LIMIT);
+    let call = match record.mounted() {
+        Counted::Made(name) => return remove(&backend, name),
+        what => undoing(&backend, what),
+    };
+    let call = match record.undoing_output() {
+        Some(path) => call.output_to(path),
+        None => call,
+    };
+    // One that failed may be tried again.
+    let undone = call.run_unguarded();
+    undone.map(drop).inspect_err(|_| record.is_not_undone())
 }
 
 /// Undoes one mount that is counted.

@@ -101,6 +101,12 @@ impl Record {
         let Some(path) = &self.path else {
             return Made::Unknown;
         };
+        match fs::read_to_string(undoing_beside(path)) {
+            Ok(printed) if printed.trim().is_empty() => return Made::Unknown,
+            // It was undone: what is mounted now is somebody else's.
+            Ok(_) => return Made::No,
+            Err(_) => {}
+        }
         match fs::read_to_string(output_beside(path)) {
             Ok(printed) if last_line(&printed).starts_with('/') => Made::Yes,
             // The file is made before the backend is started.
@@ -115,6 +121,21 @@ impl Record {
             // It was not written, or somebody cleaned up.
             let _ = fs::remove_file(path);
             let _ = fs::remove_file(output_beside(path));
+            let _ = fs::remove_file(undoing_beside(path));
+        }
+    }
+
+    /// The file that is to have what the backend prints when it undoes the mount (the name or id of what it was).
+    pub fn undoing_output(&self) -> Option<Utf8PathBuf> {
+        let path = self.path.as_ref().filter(|path| path.is_file())?;
+        Some(undoing_beside(path))
+    }
+
+    /// The backend has said that it has not undone the mount.
+    pub fn is_not_undone(&self) {
+        if let Some(path) = &self.path {
+            // It was not written.
+            let _ = fs::remove_file(undoing_beside(path));
         }
     }
 
@@ -130,7 +151,7 @@ impl Record {
             .with_context(|| format!("reading {directory}"))?
         {
             let path = entry?.path().to_owned();
-            if path.extension() == Some(OUTPUT) {
+            if [Some(OUTPUT), Some(UNDOING)].contains(&path.extension()) {
                 let record = path.with_extension("");
                 if !record.exists() {
                     // Its record went when it was being removed.
@@ -181,6 +202,13 @@ impl Record {
 
 /// How the name of the file goes on that has what the backend printed.
 const OUTPUT: &str = "out";
+
+/// The same of the file that has what it printed when it undid the mount.
+const UNDOING: &str = "undo";
+
+fn undoing_beside(record: &Utf8Path) -> Utf8PathBuf {
+    format!("{record}.{UNDOING}").into()
+}
 
 fn output_beside(record: &Utf8Path) -> Utf8PathBuf {
     format!("{record}.{OUTPUT}").into()
