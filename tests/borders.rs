@@ -38,7 +38,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "tree",
         ],
     ),
-    ("registry", &["checksum", "oci", "process"]),
+    ("registry", &["checksum", "oci", "process", "progress"]),
     ("source", &["oci", "process", "tree", "undo"]),
     (
         "pipeline",

@@ -57,7 +57,7 @@ fn options(text: &str) -> BTreeSet<String> {
 }
 
 /// Every command that writes something.
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 17] = [
     &["build"],
     &["finalize"],
     &["commit"],
@@ -70,6 +70,9 @@ const COMMANDS: [&[&str]; 14] = [
     &["plan"],
     &["inspect"],
     &["diff"],
+    &["push"],
+    &["pull"],
+    &["index"],
     &["mount"],
     &["umount"],
 ];

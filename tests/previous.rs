@@ -286,6 +286,7 @@ fn another_image_is_no_error_and_a_damaged_plan_is_one() {
             &layout,
             "--previous",
             "oci:/no/such",
+            "--previous-required",
         ],
     );
     assert!(said.contains("/no/such"), "{said}");

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
-use clap::{ArgAction, Args};
+use clap::Args;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::side_file::SideFiles;
@@ -16,7 +16,7 @@ use crate::layers::FormatVersion;
 use crate::oci::{self, BaseConfig, Compression, Platform};
 use crate::ostree::SecretKey;
 use crate::pipeline::{Built, Place, RootfsOptions};
-use crate::registry::{Access, Destination};
+use crate::registry::Destination;
 use crate::report::{ProgressMode, TerminalProgress, layer_table, summary_line};
 use crate::tree::{Filter, SpecialFiles};
 
@@ -118,7 +118,7 @@ pub struct LayerArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=2))]
     pub format_version: Option<u8>,
 
-    /// Compression of layers: none, gzip or zstd [default: none for oci: and containers-storage:, gzip for archives]
+    /// Compression of layers: none, gzip or zstd [default: none for oci: and containers-storage:, gzip for archives and registries]
     #[arg(long, value_name = "METHOD")]
     pub compression: Option<String>,
 
@@ -175,7 +175,9 @@ impl LayerArgs {
     pub fn compression(&self, destination: &Destination) -> Result<Compression> {
         let usual = match destination {
             Destination::Layout { .. } | Destination::Storage { .. } => "none",
-            Destination::Archive { .. } | Destination::Stdout { .. } => "gzip",
+            Destination::Archive { .. } | Destination::Stdout { .. } | Destination::Registry(_) => {
+                "gzip"
+            }
         };
         let name = self.compression.as_deref().unwrap_or(usual);
         Compression::from_name(name, self.compression_level).map_err(|e| usage(format!("{e:#}")))
@@ -229,33 +231,6 @@ impl ConfigArgs {
     /// The annotations by name.
     pub fn annotations(&self) -> BTreeMap<String, String> {
         self.annotations.iter().cloned().collect()
-    }
-}
-
-/// How registries are reached.
-#[derive(Debug, Args)]
-pub struct AccessArgs {
-    /// File with credentials for registries [default: as for podman and skopeo]
-    #[arg(long, value_name = "FILE")]
-    authfile: Option<Utf8PathBuf>,
-
-    /// Directory with certificates for registries
-    #[arg(long, value_name = "DIR")]
-    cert_dir: Option<Utf8PathBuf>,
-
-    /// Whether registries must use HTTPS with a valid certificate
-    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    tls_verify: Option<bool>,
-}
-
-impl AccessArgs {
-    /// What a registry asks for.
-    pub fn access(&self) -> Access {
-        Access {
-            authfile: self.authfile.clone(),
-            cert_dir: self.cert_dir.clone(),
-            tls_verify: self.tls_verify,
-        }
     }
 }
 
@@ -366,6 +341,10 @@ pub fn tagged(destination: &Destination, wanted: Option<&String>) -> Result<Dest
         ))),
         tag => {
             *tag = Some(wanted.clone());
+            if let Destination::Registry(name) = &destination {
+                name.check_tag()
+                    .map_err(|e| usage(format!("--tag {e:#}")))?;
+            }
             Ok(destination)
         }
     }
@@ -436,7 +415,8 @@ fn label(text: &str) -> Result<(String, Option<String>)> {
     Ok((name.to_owned(), value))
 }
 
-fn annotation(text: &str) -> Result<(String, String)> {
+/// An annotation.
+pub fn annotation(text: &str) -> Result<(String, String)> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(anyhow!("write K=V")),

@@ -4,6 +4,7 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 use clap::{Args, ValueEnum};
 
+use super::access::{AccessArgs, SigningArgs};
 use super::args::{self, CommitArgs, ConfigArgs, LayerArgs, LogArgs, ResultArgs, usage};
 use super::image::image_options;
 use super::previous::PlanArgs;
@@ -24,14 +25,15 @@ pub struct BuildArgs {
     #[command(flatten)]
     source: SourceArgs,
 
-    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], containers-storage:NAME, a path
-    /// (an OCI archive), or - for an OCI archive on standard output
+    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG], containers-storage:NAME,
+    /// a path (an OCI archive), or - for an OCI archive on standard output
     ///
-    /// An existing layout or archive is replaced in one step; with a tag, only that tag of a layout.
+    /// An existing layout or archive is replaced in one step; with a tag, only that tag of a layout. A registry
+    /// (docker://) is sent the layers that it lacks, and its digest is read back.
     #[arg(short, long, value_name = "DEST")]
     output: Destination,
 
-    /// Name of the image in the layout or archive
+    /// Name of the image in the layout or archive, or its tag in the registry
     #[arg(long, value_name = "NAME", value_parser = args::tag)]
     tag: Option<String>,
 
@@ -67,6 +69,12 @@ pub struct BuildArgs {
     /// branch pointed at
     #[arg(long, value_name = "REF", requires = "repo")]
     branch: Option<String>,
+
+    #[command(flatten)]
+    access: AccessArgs,
+
+    #[command(flatten)]
+    signing: SigningArgs,
 
     #[command(flatten)]
     result: ResultArgs,
@@ -111,18 +119,36 @@ impl BuildArgs {
 pub fn run(args: &BuildArgs) -> Result<()> {
     let mut files = args.result.side_files()?;
     args.plan.add_to(&mut files)?;
+    args.base.check(&args.access)?;
     args.layers.warn_of_many();
     let timestamp = args.commit.timestamp()?;
     let image = image(args)?;
     let destination = image.destination.clone();
-    let mut opened = args.source.open(args.layers.admindir.as_ref())?;
+    let (config_host, from_host) = (args.base.host()?, args.source.host()?);
+    let hosts = [
+        destination.host(),
+        args.plan.host(),
+        config_host.as_deref(),
+        from_host.as_deref(),
+    ];
+    // An ordinary user's process may begin anew here: before standard input is read.
+    let admin_dir = args.layers.admindir.as_ref();
+    let mut opened = args.source.open(admin_dir, &args.access, &hosts)?;
     if args.finalize {
         opened.finalize()?;
     }
+    let access = args.access.access(hosts)?;
+    let access = args.signing.add_to(access, &destination)?;
+    let backend = &args.source.backend;
     let base = args
         .base
-        .base(&args.source.backend, opened.config, timestamp.is_some())?;
-    let image = ImageOptions { base, ..image };
+        .base(backend, opened.config, timestamp.is_some(), &access)?;
+    let image = ImageOptions {
+        previous: args.plan.previous(&access, args.image.arch.as_ref())?,
+        access,
+        base,
+        ..image
+    };
     let commit = CommitOptions {
         timestamp,
         sign: args.commit.sign_commits.clone(),
@@ -149,8 +175,5 @@ fn image(args: &BuildArgs) -> Result<ImageOptions> {
     let format = args
         .format
         .format(&args.layers, FormatVersion::V2, signs_image)?;
-    Ok(ImageOptions {
-        previous: args.plan.previous()?,
-        ..image_options("build", destination, format, &args.layers, &args.image)?
-    })
+    image_options("build", destination, format, &args.layers, &args.image)
 }

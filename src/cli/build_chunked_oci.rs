@@ -3,12 +3,13 @@
 use anyhow::Result;
 use clap::Args;
 
+use super::access::{AccessArgs, SigningArgs};
 use super::args::{self, CommitArgs, ConfigArgs, LayerArgs, LogArgs, ResultArgs};
 use super::image::image_options;
 use super::source::SourceArgs;
 use crate::layers::FormatVersion;
 use crate::pipeline::{self, CommitOptions, Format, ImageOptions, Previous};
-use crate::registry::{Access, Destination, Reference};
+use crate::registry::{Destination, Reference};
 
 /// Make a chunked image that bootc boots of a root filesystem.
 ///
@@ -31,7 +32,7 @@ pub struct BuildChunkedOciArgs {
     #[arg(long, value_name = "NAME", default_value = "latest", value_parser = args::tag)]
     reference: String,
 
-    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], a path (an OCI archive), or
+    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG], a path (an OCI archive), or
     /// - for an OCI archive on standard output
     #[arg(long, value_name = "DEST")]
     output: Destination,
@@ -44,6 +45,12 @@ pub struct BuildChunkedOciArgs {
 
     #[command(flatten)]
     commit: CommitArgs,
+
+    #[command(flatten)]
+    access: AccessArgs,
+
+    #[command(flatten)]
+    signing: SigningArgs,
 
     #[command(flatten)]
     result: ResultArgs,
@@ -62,7 +69,15 @@ pub fn run(args: &BuildChunkedOciArgs) -> Result<()> {
     args.layers.warn_of_many();
     let timestamp = args.commit.timestamp()?;
     let mut image = image(args)?;
-    let opened = args.source.open(args.layers.admindir.as_ref())?;
+    let previous_host = args.previous_build.as_ref().and_then(Reference::host);
+    let from_host = args.source.host()?;
+    let destination = image.destination.clone();
+    let hosts = [destination.host(), previous_host, from_host.as_deref()];
+    let admin_dir = args.layers.admindir.as_ref();
+    let opened = args.source.open(admin_dir, &args.access, &hosts)?;
+    let access = args.access.access(hosts)?;
+    image.access = args.signing.add_to(access, &image.destination)?;
+    image.previous = previous(args, &image)?;
     image.base = opened.config;
     if timestamp.is_some() {
         image.base.forget_created();
@@ -72,7 +87,6 @@ pub fn run(args: &BuildChunkedOciArgs) -> Result<()> {
         sign: args.commit.sign_commits.clone(),
         ..CommitOptions::default()
     };
-    let destination = image.destination.clone();
     let built = pipeline::build(
         &opened.rootfs,
         &commit,
@@ -89,17 +103,27 @@ fn image(args: &BuildChunkedOciArgs) -> Result<ImageOptions> {
     if let Some(tag) = destination.tag_mut() {
         tag.get_or_insert_with(|| args.reference.clone());
     }
-    let previous = match &args.previous_build {
-        Some(reference) => Previous::of_image(reference, &Access::default())?,
-        None => {
-            Reference::of_destination(&destination).and_then(|at| Previous::of_destination(&at))
-        }
-    };
     let format = Format::Ostree(args.layers.version(FormatVersion::V1));
     let command = "compose build-chunked-oci";
     Ok(ImageOptions {
-        previous,
         bootc: args.bootc,
         ..image_options(command, destination, format, &args.layers, &args.image)?
     })
+}
+
+fn previous(args: &BuildChunkedOciArgs, image: &ImageOptions) -> Result<Option<Previous>> {
+    let architecture = args
+        .image
+        .arch
+        .as_ref()
+        .map(|arch| arch.architecture.as_str());
+    let access = image.access.for_architecture(architecture);
+    match (
+        &args.previous_build,
+        Reference::of_destination(&image.destination),
+    ) {
+        (Some(reference), _) => Previous::of_image(reference, &access, false),
+        (None, Some(there)) => Previous::of_destination(&there, &access),
+        (None, None) => Ok(None),
+    }
 }

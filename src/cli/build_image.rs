@@ -4,6 +4,7 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
 
+use super::access::{AccessArgs, SigningArgs};
 use super::args::{self, CommitArgs, ConfigArgs, FilterArgs, LayerArgs, LogArgs, ResultArgs};
 use super::build::FormatName;
 use super::image::image_options;
@@ -44,12 +45,12 @@ pub struct BuildImageArgs {
     #[arg(last = true, value_name = "OPTION")]
     more: Vec<String>,
 
-    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], containers-storage:NAME, a path (an OCI archive),
-    /// or - for an OCI archive on standard output
+    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG], containers-storage:NAME,
+    /// a path (an OCI archive), or - for an OCI archive on standard output
     #[arg(short, long, value_name = "DEST")]
     output: Destination,
 
-    /// Name of the image in the layout or archive
+    /// Name of the image in the layout or archive, or its tag in the registry
     #[arg(long, value_name = "NAME", value_parser = args::tag)]
     tag: Option<String>,
 
@@ -85,6 +86,12 @@ pub struct BuildImageArgs {
     backend: BackendArgs,
 
     #[command(flatten)]
+    access: AccessArgs,
+
+    #[command(flatten)]
+    signing: SigningArgs,
+
+    #[command(flatten)]
     result: ResultArgs,
 }
 
@@ -114,8 +121,10 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
         &args.image,
     )?;
     let timestamp = args.commit.timestamp()?;
-    let previous = args.plan.previous()?;
     let backends = args.backend.enter()?;
+    let access = args.access.access([destination.host(), args.plan.host()])?;
+    let access = args.signing.add_to(access, &destination)?;
+    let previous = args.plan.previous(&access, args.image.arch.as_ref())?;
     let id = source::build(
         &backends,
         &BuildOptions {
@@ -145,6 +154,7 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
     };
     let image = ImageOptions {
         previous,
+        access,
         base,
         bootc: args.bootc,
         ..image

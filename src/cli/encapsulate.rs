@@ -4,6 +4,7 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
 
+use super::access::{AccessArgs, SigningArgs};
 use super::args::{self, ConfigArgs, LayerArgs, LogArgs, ResultArgs, read_config};
 use super::image::image_options;
 use super::{previous, say};
@@ -26,12 +27,12 @@ pub struct EncapsulateArgs {
     #[arg(value_name = "REF")]
     commit: String,
 
-    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], a path (an OCI archive), or
+    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG], a path (an OCI archive), or
     /// - for an OCI archive on standard output
     #[arg(value_name = "IMGREF")]
     destination: Destination,
 
-    /// Name of the image in the layout or archive
+    /// Name of the image in the layout or archive, or its tag in the registry
     #[arg(long, value_name = "NAME", value_parser = args::tag)]
     tag: Option<String>,
 
@@ -67,6 +68,12 @@ pub struct EncapsulateArgs {
     previous_build_manifest: Option<Utf8PathBuf>,
 
     #[command(flatten)]
+    access: AccessArgs,
+
+    #[command(flatten)]
+    signing: SigningArgs,
+
+    #[command(flatten)]
     result: ResultArgs,
 }
 
@@ -82,13 +89,19 @@ pub fn run(args: &EncapsulateArgs, usual: FormatVersion) -> Result<()> {
     let mut files = args.result.side_files()?;
     files.add(args.write_contentmeta_json.as_ref(), content_metadata)?;
     args.layers.warn_of_many();
-    let image = image(args, usual)?;
+    args.access
+        .refuse_stdin("--image-config", args.image_config.as_ref())?;
+    let mut image = image(args, usual)?;
     let destination = image.destination.clone();
+    let compared_host = args.compare_with_build.as_ref().and_then(Reference::host);
+    let access = args.access.access([destination.host(), compared_host])?;
+    let access = args.signing.add_to(access, &destination)?;
     // Read before the image is written, which may replace it.
     let compared = match &args.compare_with_build {
-        Some(reference) => Some(previous::layer_sizes(reference)?),
+        Some(reference) => Some(previous::layer_sizes(reference, &access)?),
         None => None,
     };
+    image.access = access;
     let progress = args.result.log.progress();
     let ready = |built: &Built| files.write(built);
     let built = pipeline::encapsulate(&args.repo, &args.commit, image, &ready, &progress)?;

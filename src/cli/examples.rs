@@ -5,7 +5,7 @@
 use clap::Command;
 
 /// The examples of each command: what they do, and the words after the program's name.
-pub const EXAMPLES: [(&str, &[(&str, &str)]); 14] = [
+pub const EXAMPLES: [(&str, &[(&str, &str)]); 17] = [
     (
         "build",
         &[
@@ -103,6 +103,45 @@ pub const EXAMPLES: [(&str, &[(&str, &str)]); 14] = [
             (
                 "Write a page that shows the update",
                 "diff oci:old oci:new --html update.html",
+            ),
+        ],
+    ),
+    (
+        "push",
+        &[
+            (
+                "Send a layout to a registry",
+                "push oci:out docker://registry.example/os:13",
+            ),
+            (
+                "Send an index with all its images",
+                "push --all oci:out docker://registry.example/os:13",
+            ),
+        ],
+    ),
+    (
+        "pull",
+        &[
+            (
+                "Fetch an image to a layout",
+                "pull docker://registry.example/os:13 oci:out",
+            ),
+            (
+                "Fetch it for another machine",
+                "pull --arch arm64 docker://registry.example/os:13 oci:out",
+            ),
+        ],
+    ),
+    (
+        "index",
+        &[
+            (
+                "Make one image of two, in a registry",
+                "index -o docker://registry.example/os:13 oci:from-amd64 oci:from-arm64",
+            ),
+            (
+                "Of what is in a registry and in an archive, in a layout",
+                "index -o oci:all:13 docker://registry.example/os:amd64 from-arm64.tar",
             ),
         ],
     ),
@@ -287,6 +326,8 @@ const HEADINGS: [(&str, &[&str]); 6] = [
             "cert-dir",
             "tls-verify",
             "retry-times",
+            "sign-by-sigstore-private-key",
+            "sign-passphrase-file",
         ],
     ),
     (

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::args::{ConfigArgs, LayerArgs};
 use crate::oci::BaseConfig;
 use crate::pipeline::{Format, ImageOptions};
-use crate::registry::Destination;
+use crate::registry::{Access, Destination};
 
 /// The options of a job; `command` is the one that is given, for the image's history. What a command has of its own is
 /// to be added.
@@ -19,6 +19,7 @@ pub fn image_options(
     Ok(ImageOptions {
         compression: layers.compression(&destination)?,
         destination,
+        access: Access::default(),
         format,
         max_layers: layers.max_layers,
         previous: None,

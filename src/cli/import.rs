@@ -4,7 +4,8 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
 
-use super::args::{AccessArgs, LogArgs};
+use super::access::{AccessArgs, ArchitectureArgs};
+use super::args::LogArgs;
 use super::{print_result, say};
 use crate::ostree::PublicKeys;
 use crate::pipeline::{self, ImportOptions};
@@ -46,6 +47,9 @@ pub struct ImportArgs {
     skip_special_files: bool,
 
     #[command(flatten)]
+    architecture: ArchitectureArgs,
+
+    #[command(flatten)]
     access: AccessArgs,
 
     /// Print a JSON description of the commit instead of its checksum
@@ -71,7 +75,10 @@ pub fn run(args: &ImportArgs) -> Result<()> {
     }
     let options = ImportOptions {
         image: args.image.clone(),
-        access: args.access.access(),
+        access: args
+            .access
+            .access([args.image.host()])?
+            .for_architecture(args.architecture.arch.as_deref()),
         repo: args.repo.clone(),
         branch: args.branch.clone(),
         verify: args.sign_verify.clone(),

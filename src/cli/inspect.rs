@@ -4,7 +4,8 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
 
-use super::args::{AccessArgs, LogArgs};
+use super::access::{AccessArgs, ArchitectureArgs};
+use super::args::LogArgs;
 use super::side_file::SideFile;
 use super::{EndsWith, print_result, print_text};
 use crate::pipeline::{self, Difference};
@@ -49,6 +50,9 @@ pub struct InspectArgs {
     json: bool,
 
     #[command(flatten)]
+    architecture: ArchitectureArgs,
+
+    #[command(flatten)]
     access: AccessArgs,
 
     #[command(flatten)]
@@ -90,6 +94,9 @@ pub struct DiffArgs {
     json: bool,
 
     #[command(flatten)]
+    architecture: ArchitectureArgs,
+
+    #[command(flatten)]
     access: AccessArgs,
 
     #[command(flatten)]
@@ -113,7 +120,9 @@ impl DiffArgs {
 /// Inspects and prints.
 pub fn inspect(args: &InspectArgs) -> Result<()> {
     let file = args.html.as_deref().map(SideFile::new).transpose()?;
-    let image = pipeline::inspect(&args.image, &args.access.access())?;
+    let access = args.access.access([args.image.host()])?;
+    let access = access.for_architecture(args.architecture.arch.as_deref());
+    let image = pipeline::inspect(&args.image, &access)?;
     if let Some(file) = file {
         let page = inspected_page(&args.image.to_string(), &image);
         file.write(page.as_bytes())?;
@@ -138,7 +147,8 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
 /// Compares and prints.
 pub fn diff(args: &DiffArgs) -> Result<()> {
     let file = args.html.as_deref().map(SideFile::new).transpose()?;
-    let access = args.access.access();
+    let access = args.access.access([args.old.host(), args.new.host()])?;
+    let access = access.for_architecture(args.architecture.arch.as_deref());
     let old = pipeline::inspect(&args.old, &access)?;
     let new = pipeline::inspect(&args.new, &access)?;
     let mut difference = Difference::of(&old, &new);

@@ -1,5 +1,6 @@
 //! The command line: arguments to library calls to reports. One file a subcommand, no logic.
 
+mod access;
 mod args;
 mod build;
 mod build_chunked_oci;
@@ -11,6 +12,7 @@ mod finalize;
 mod generate;
 mod image;
 mod import;
+mod index;
 mod inspect;
 mod lint;
 mod mount;
@@ -18,6 +20,7 @@ mod plan;
 mod previous;
 mod side_file;
 mod source;
+mod transfer;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -55,6 +58,9 @@ enum Command {
     Plan(Box<plan::PlanCommandArgs>),
     Inspect(Box<inspect::InspectArgs>),
     Diff(Box<inspect::DiffArgs>),
+    Push(Box<transfer::PushArgs>),
+    Pull(Box<transfer::PullArgs>),
+    Index(Box<index::IndexArgs>),
     Mount(Box<mount::MountArgs>),
     Umount(Box<mount::UmountArgs>),
     #[command(subcommand)]
@@ -110,6 +116,9 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Plan(args) => job(args.log(), || plan::run(args)),
         Command::Inspect(args) => job(args.log(), || inspect::inspect(args)),
         Command::Diff(args) => job(args.log(), || inspect::diff(args)),
+        Command::Push(args) => job(args.log(), || transfer::push(args)),
+        Command::Pull(args) => job(args.log(), || transfer::pull(args)),
+        Command::Index(args) => job(args.log(), || index::run(args)),
         Command::Mount(args) => job(args.log(), || mount::mount(args)),
         Command::Umount(args) => job(args.log(), || mount::umount(args)),
         Command::Compose(Compose::BuildImage(args)) => job(args.log(), || build_image::run(args)),
@@ -135,7 +144,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             if let Some(EndsWith(status)) = error.downcast_ref() {
                 return ExitCode::from(*status);
             }
-            say(&format!("error: {error:#}"));
+            say(&format!("error: {error:#}{}", access::hint(&error)));
             match error.is::<UsageError>() {
                 true => ExitCode::from(2),
                 false => ExitCode::FAILURE,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use super::access::AccessArgs;
 use super::args::{CommitArgs, LayerArgs, LogArgs};
 use super::build::FormatName;
 use super::previous::PlanArgs;
@@ -13,7 +14,7 @@ use super::{print_result, print_text};
 use crate::layers::FormatVersion;
 use crate::oci::{BaseConfig, Compression};
 use crate::pipeline::{self, CommitOptions, ImageOptions};
-use crate::registry::Destination;
+use crate::registry::{Access, Destination};
 use crate::report::dry_run_text;
 
 /// Show the layers that 'build' would make, without making them.
@@ -48,6 +49,9 @@ pub struct PlanCommandArgs {
     commit: CommitArgs,
 
     #[command(flatten)]
+    access: AccessArgs,
+
+    #[command(flatten)]
     log: LogArgs,
 }
 
@@ -70,7 +74,8 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
         destination: Destination::Stdout { tag: None },
         format: args.format.format(&args.layers, FormatVersion::V2, false)?,
         max_layers: args.layers.max_layers,
-        previous: args.plan.previous()?,
+        previous: None,
+        access: Access::default(),
         compression: Compression::None,
         base: BaseConfig::default(),
         labels: Vec::new(),
@@ -85,9 +90,17 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
         created_by: String::new(),
         threads: args.layers.threads(),
     };
-    let opened = args.source.open(args.layers.admindir.as_ref())?;
+    let from_host = args.source.host()?;
+    let hosts = [args.plan.host(), from_host.as_deref()];
+    let admin_dir = args.layers.admindir.as_ref();
+    let opened = args.source.open(admin_dir, &args.access, &hosts)?;
+    let access = args.access.access(hosts)?;
+    let image = ImageOptions {
+        previous: args.plan.previous(&access, None)?,
+        ..image
+    };
     let progress = args.log.progress();
-    let plan = pipeline::dry_run(&opened.rootfs, &commit, &image, &args.explain, &progress)?;
+    let plan = pipeline::dry_run(&opened.rootfs, &commit, image, &args.explain, &progress)?;
     if let Some(file) = plan_file {
         file.write(plan.plan.to_json()?.as_bytes())?;
         file.publish()?;

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::args::usage;
 use super::side_file::{SideFile, SideFiles};
+use crate::oci::Platform;
 use crate::pipeline::Previous;
 use crate::registry::{self, Access, Reference};
 
@@ -13,9 +14,14 @@ use crate::registry::{self, Access, Reference};
 #[derive(Debug, Args)]
 pub struct PlanArgs {
     /// An earlier image, from any transport, or none: components stay in their layers, and layers of a layout
-    /// (oci:PATH) that are the same are taken over. One that is not chunked is no error
-    #[arg(long, value_name = "IMAGE|none", default_value = "none")]
-    previous: String,
+    /// (oci:PATH), or of the repository that the image goes to (docker://), that are the same are taken over. One that
+    /// is missing, not chunked or for another architecture is no error, but a registry out of reach is
+    #[arg(long, value_name = "IMAGE|none", default_value = "none", value_parser = previous)]
+    previous: Earlier,
+
+    /// Fail when there is no previous image that can be followed
+    #[arg(long)]
+    previous_required: bool,
 
     /// Follow the plan in a file, as --write-plan writes it (JSON: version 1, layers with components), instead of an image's
     #[arg(long, value_name = "FILE")]
@@ -37,33 +43,57 @@ impl PlanArgs {
         self.write_plan.as_deref().map(SideFile::new).transpose()
     }
 
-    /// What there is to follow.
-    pub fn previous(&self) -> Result<Option<Previous>> {
-        let image = match self.previous.as_str() {
-            "none" => None,
-            name => Some(
-                name.parse::<Reference>()
-                    .map_err(|e| usage(format!("--previous {e:#}")))?,
-            ),
+    /// The registry that has the earlier image, if one does.
+    pub fn host(&self) -> Option<&str> {
+        self.previous.0.as_ref().and_then(Reference::host)
+    }
+
+    /// What there is to follow; of an index, the image for `platform`, or for this machine.
+    pub fn previous(
+        &self,
+        access: &Access,
+        platform: Option<&Platform>,
+    ) -> Result<Option<Previous>> {
+        let access = access.for_architecture(None);
+        let access = match platform {
+            Some(platform) => Access {
+                architecture: Some(platform.architecture.clone()),
+                ..access
+            },
+            None => access,
         };
-        match (&self.plan, image) {
+        let of_image = |image| Previous::of_image(image, &access, self.previous_required);
+        match (&self.plan, &self.previous.0) {
+            (None, None) if self.previous_required => Err(usage(
+                "--previous-required: name the previous image with --previous IMAGE".into(),
+            )),
             (Some(file), None) => Previous::of_plan_file(file).map(Some),
             (Some(file), Some(image)) => {
                 // The layers that are there are taken over whatever the plan.
-                let mut previous =
-                    Previous::of_image(&image, &Access::default())?.unwrap_or_default();
+                let mut previous = of_image(image)?.unwrap_or_default();
                 previous.plan = Previous::of_plan_file(file)?.plan;
                 Ok(Some(previous))
             }
-            (None, Some(image)) => Previous::of_image(&image, &Access::default()),
+            (None, Some(image)) => of_image(image),
             (None, None) => Ok(None),
         }
     }
 }
 
+/// An image, or none.
+#[derive(Debug, Clone)]
+struct Earlier(Option<Reference>);
+
+fn previous(text: &str) -> Result<Earlier> {
+    match text {
+        "none" => Ok(Earlier(None)),
+        name => name.parse().map(|reference| Earlier(Some(reference))),
+    }
+}
+
 /// The digests and sizes of an image's layers.
-pub fn layer_sizes(reference: &Reference) -> Result<Vec<(String, u64)>> {
-    let manifest = registry::read_manifest(reference, &Access::default())
+pub fn layer_sizes(reference: &Reference, access: &Access) -> Result<Vec<(String, u64)>> {
+    let manifest = registry::read_manifest(reference, access)
         .with_context(|| format!("reading {reference} to compare with"))?;
     let layers = manifest.layers.iter();
     Ok(layers

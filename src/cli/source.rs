@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use super::access::AccessArgs;
 use super::args::{FilterArgs, RootfsArgs, read_config, usage};
 use super::{EndsWith, tell_of_end};
 use crate::finalize;
@@ -107,14 +108,27 @@ impl Opened {
 }
 
 impl SourceArgs {
-    /// Mounts what is to be mounted.
-    pub fn open(&self, admin_dir: Option<&String>) -> Result<Opened> {
+    /// The registry that has the image whose layers are read, if one does.
+    pub fn host(&self) -> Result<Option<String>> {
+        let image = self.from.as_ref();
+        let image = image.filter(|image| registry::has_transport(image));
+        let reference = image.map(|image| from(image)).transpose()?;
+        Ok(reference.and_then(|r| r.host().map(str::to_owned)))
+    }
+
+    /// Mounts what is to be mounted. A registry is reached with `access`, by a command that talks to `hosts`.
+    pub fn open(
+        &self,
+        admin_dir: Option<&String>,
+        access: &AccessArgs,
+        hosts: &[Option<&str>],
+    ) -> Result<Opened> {
         if let Some(image) = self
             .from
             .as_ref()
             .filter(|image| registry::has_transport(image))
         {
-            return self.open_layers(image, admin_dir);
+            return self.open_layers(image, admin_dir, access.access(hosts.iter().copied())?);
         }
         let source = match (&self.from, &self.container) {
             (Some(image), _) => Source::image(&self.backend.enter()?, image)?,
@@ -132,12 +146,16 @@ impl SourceArgs {
     }
 
     /// Reads what is known of an image whose layers are to be read.
-    fn open_layers(&self, image: &str, admin_dir: Option<&String>) -> Result<Opened> {
-        let reference: Reference = image.parse().map_err(|e| usage(format!("--from {e:#}")))?;
-        let access = Access::default();
+    fn open_layers(
+        &self,
+        image: &str,
+        admin_dir: Option<&String>,
+        access: Access,
+    ) -> Result<Opened> {
+        let reference = from(image)?;
         let config = BaseConfig::parse(&registry::read_config(&reference, &access)?)
             .with_context(|| format!("reading the config of the image {reference}"))?;
-        let place = Place::Image(reference, access);
+        let place = Place::Image(reference, Box::new(access));
         Ok(Opened {
             rootfs: self.rootfs.filter.options(place, admin_dir)?,
             config,
@@ -174,16 +192,30 @@ pub struct BaseConfigArgs {
 }
 
 impl BaseConfigArgs {
+    /// The registry that has the image whose config is taken, if one does.
+    pub fn host(&self) -> Result<Option<String>> {
+        let image = self.config_from.as_ref();
+        let image = image.filter(|image| registry::has_transport(image));
+        let reference = image.map(|image| reference_of(image)).transpose()?;
+        Ok(reference.and_then(|r| r.host().map(str::to_owned)))
+    }
+
+    /// Refuses that standard input is read for two things.
+    pub fn check(&self, access: &AccessArgs) -> Result<()> {
+        access.refuse_stdin("--config", self.config.as_ref())
+    }
+
     /// The config: the one that is named, else `inherited`. Its date is forgotten where another is `given`.
     pub fn base(
         &self,
         backend: &BackendArgs,
         inherited: BaseConfig,
         given: bool,
+        access: &Access,
     ) -> Result<BaseConfig> {
         let mut base = match (&self.config, &self.config_from) {
             (Some(file), _) => read_config(file, BaseConfig::parse)?,
-            (None, Some(image)) => config_of(image, backend)?,
+            (None, Some(image)) => config_of(image, backend, access)?,
             (None, None) => inherited,
         };
         if given {
@@ -193,12 +225,20 @@ impl BaseConfigArgs {
     }
 }
 
-fn config_of(image: &str, backend: &BackendArgs) -> Result<BaseConfig> {
+fn from(image: &str) -> Result<Reference> {
+    image.parse().map_err(|e| usage(format!("--from {e:#}")))
+}
+
+fn reference_of(image: &str) -> Result<Reference> {
+    image
+        .parse()
+        .map_err(|e| usage(format!("--config-from {e:#}")))
+}
+
+fn config_of(image: &str, backend: &BackendArgs, access: &Access) -> Result<BaseConfig> {
     if !registry::has_transport(image) || image.starts_with("containers-storage:") {
         return source::image_config(&backend.detect()?, image);
     }
-    let reference = image
-        .parse()
-        .map_err(|e| usage(format!("--config-from {e:#}")))?;
-    BaseConfig::parse(&registry::read_config(&reference, &Access::default())?)
+    let reference = reference_of(image)?;
+    BaseConfig::parse(&registry::read_config(&reference, access)?)
 }

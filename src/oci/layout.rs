@@ -16,7 +16,7 @@ use super::read::{Blobs, Layout, is_index as is_index_type};
 use super::stage::{ABANDONED_AFTER, BLOBS, Stage, is_stage_name, remove_abandoned, write_synced};
 
 /// The annotation that names an image in an index.
-pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The file of a layout that names its images.
 pub(super) const INDEX: &str = "index.json";
 /// The file that makes a directory a layout.

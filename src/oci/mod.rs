@@ -20,7 +20,7 @@ pub use archive::write_archive;
 pub use blob::{Blob, BlobWriter, Compression, available_threads};
 pub use config::{BaseConfig, Platform};
 pub use image::{Image, ImageDetails, Layer};
-pub use layout::{IN_PLACE, LayoutTarget, check_tag, parent_directory};
+pub use layout::{IN_PLACE, LayoutTarget, REF_NAME, check_tag, parent_directory};
 pub use regular_file::RegularFile;
 pub use stage::{Stage, remove_abandoned, temporary_directory};
 pub use tar::{Member, MemberKind, TarWriter};

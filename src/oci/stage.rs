@@ -11,8 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{FlockOperation, OFlags, flock};
+use serde_json::Value;
 
 use super::blob::{Blob, BlobWriter, Compression};
+use super::layout::{metadata_files, new_index};
 use super::reach::UNKNOWN_AFTER;
 use crate::checksum::Checksum;
 use crate::undo::{Undo, remove_tree};
@@ -108,13 +110,26 @@ impl Stage {
         Ok(checksum)
     }
 
+    /// Makes the stage itself a layout of what `descriptor` names, for a program that reads it from here. Blobs may be
+    /// missing that this program has elsewhere.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn be_layout_of(&self, descriptor: &Value) -> Result<()> {
+        for (name, text) in metadata_files(&new_index(descriptor.clone(), None)) {
+            let path = self.layout().join(name);
+            fs::write(&path, text).with_context(|| format!("writing {path}"))?;
+        }
+        Ok(())
+    }
+
     /// Where a blob lies.
     pub fn blob_path(&self, digest: Checksum) -> Utf8PathBuf {
         self.layout().join(BLOBS).join(digest.to_string())
     }
 
     /// What holds the blobs as a layout does.
-    pub(super) fn layout(&self) -> Utf8PathBuf {
+    pub fn layout(&self) -> Utf8PathBuf {
         self.path.join(LAYOUT)
     }
 

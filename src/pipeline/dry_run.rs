@@ -65,7 +65,7 @@ pub struct DryComponent {
 pub fn dry_run(
     rootfs: &RootfsOptions,
     commit: &CommitOptions,
-    image: &ImageOptions,
+    mut image: ImageOptions,
     explain: &[String],
     progress: &dyn Progress,
 ) -> Result<DryRun> {
@@ -76,7 +76,8 @@ pub fn dry_run(
         image.components.as_ref(),
         &rootfs.rootfs,
     )?;
-    let planned = Planned::new(&system, &packages.ownership, image);
+    image.follow_what_fits(&packages)?;
+    let planned = Planned::new(&system, &packages.ownership, &image);
     let layers = || planned.plan.layers.iter().zip(&planned.components);
     Ok(DryRun {
         commit: system.commit.checksum.to_string(),

@@ -24,6 +24,7 @@ mod previous;
 mod store;
 mod summary;
 mod system;
+mod transfer;
 mod write;
 
 use std::num::NonZeroUsize;
@@ -49,6 +50,7 @@ pub use previous::Previous;
 pub use store::{Committed, StoreOptions};
 pub use summary::{Built, ContentMetadata, LayerSummary};
 use system::{Packages, System};
+pub use transfer::{IndexOptions, TransferOptions, Transferred, TransferredLayer, index, transfer};
 
 use crate::ostree::Repository;
 use crate::progress::Progress;
@@ -69,7 +71,7 @@ pub fn build(
     ready: Ready<'_>,
     progress: &dyn Progress,
 ) -> Result<Built> {
-    let output = output::Output::prepare(&image.destination)?;
+    let output = output::Output::prepare(&image.destination, &image.access)?;
     if let Place::Directory(path) = &rootfs.rootfs {
         output.refuse_inside(path, &rootfs.filter)?;
     }
@@ -90,11 +92,11 @@ pub fn build(
     let built = image_of(&system, &packages, image, &output, progress)?;
     ready(built.built())?;
     let Some(store) = &commit.store else {
-        return built.publish(&output);
+        return built.publish(&output, progress);
     };
     store::store(&system, &store.without_branch(), progress)?;
     let name = system.commit.checksum;
-    let built = built.publish(&output).with_context(|| {
+    let built = built.publish(&output, progress).with_context(|| {
         let repo = &store.repo;
         format!(
             "commit {name} is in {repo}, where no branch points at it, but the image is not made"
@@ -134,7 +136,7 @@ pub fn encapsulate(
     ready: Ready<'_>,
     progress: &dyn Progress,
 ) -> Result<Built> {
-    let output = output::Output::prepare(&image.destination)?;
+    let output = output::Output::prepare(&image.destination, &image.access)?;
     let repository = Repository::open(repo)?;
     let system = System::of_commit(&repository, name)?;
     let what = format!("commit {}", system.commit.checksum);
@@ -146,16 +148,31 @@ pub fn encapsulate(
     )?;
     let built = image_of(&system, &packages, image, &output, progress)?;
     ready(built.built())?;
-    built.publish(&output)
+    built.publish(&output, progress)
+}
+
+impl ImageOptions {
+    /// Forgets a previous image for another architecture; one that stays is told where the new one goes.
+    fn follow_what_fits(&mut self, packages: &Packages) -> Result<()> {
+        let platform = write::platform(self, packages)?;
+        if let Some(previous) = &mut self.previous {
+            match previous.is_for(&platform)? {
+                true => previous.goes_to(&self.destination),
+                false => self.previous = None,
+            }
+        }
+        Ok(())
+    }
 }
 
 fn image_of(
     system: &System,
     packages: &Packages,
-    image: ImageOptions,
+    mut image: ImageOptions,
     output: &output::Output,
     progress: &dyn Progress,
 ) -> Result<write::Written> {
+    image.follow_what_fits(packages)?;
     let planned = Planned::new(system, &packages.ownership, &image);
     tracing::debug!(
         "planned {} layers, {:.0} bytes expected at the next update",

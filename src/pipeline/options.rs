@@ -30,7 +30,7 @@ pub enum Place {
     /// In a directory, the root of the Debian system.
     Directory(Utf8PathBuf),
     /// In the layers of an image, which are read and not mounted.
-    Image(Reference, Access),
+    Image(Reference, Box<Access>),
 }
 
 impl fmt::Display for Place {
@@ -94,6 +94,8 @@ pub struct CommitOptions {
 pub struct ImageOptions {
     /// Where the image goes.
     pub destination: Destination,
+    /// How registries are reached.
+    pub access: Access,
     /// What kind of image.
     pub format: Format,
     /// At most so many layers in all.

@@ -1,5 +1,6 @@
 //! The output: checked before any work, written out of sight, published in one step.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -7,9 +8,14 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::{Context, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{FileType, OFlags};
+use serde_json::Value;
 
-use crate::oci::{IN_PLACE, Image, LayoutTarget, Stage, parent_directory, write_archive};
-use crate::registry::Destination;
+use crate::checksum::Checksum;
+use crate::oci::{
+    IN_PLACE, LayoutTarget, Stage, parent_directory, temporary_directory, write_archive,
+};
+use crate::progress::Progress;
+use crate::registry::{self, Access, Destination, RegistryName};
 use crate::source::store_layout;
 use crate::tree::{Filter, is_mount_point};
 
@@ -30,6 +36,13 @@ pub enum Output {
         /// Removed with this value.
         temporary: Stage,
     },
+    /// A registry: a layout of what it lacks first.
+    Registry {
+        /// The image's name.
+        name: RegistryName,
+        /// How the registry is reached.
+        access: Access,
+    },
 }
 
 impl Output {
@@ -37,8 +50,16 @@ impl Output {
     ///
     /// # Errors
     /// When it cannot be written or must not be replaced.
-    pub fn prepare(destination: &Destination) -> Result<Self> {
+    pub fn prepare(destination: &Destination, access: &Access) -> Result<Self> {
         Ok(match destination {
+            Destination::Registry(name) => {
+                registry::check_writable(name, access)
+                    .with_context(|| format!("cannot write the output {name}"))?;
+                Self::Registry {
+                    name: name.clone(),
+                    access: access.clone(),
+                }
+            }
             Destination::Layout { path, tag } => {
                 Self::Layout(LayoutTarget::new(path, tag.as_deref())?)
             }
@@ -90,6 +111,8 @@ impl Output {
             Self::Layout(target) => refuse_inside(target.path(), rootfs, filter),
             Self::Archive(path, _) => refuse_inside(path, rootfs, filter),
             Self::Stdout(_) => Ok(()),
+            Self::Registry { .. } => refuse_inside(&temporary_directory()?, rootfs, filter)
+                .context("temporary files; set TMPDIR to a directory elsewhere"),
             Self::Storage { temporary, .. } => refuse_inside(temporary.path(), rootfs, filter)
                 .context("the temporary layout; set TMPDIR to a directory elsewhere"),
         }
@@ -104,45 +127,51 @@ impl Output {
             Self::Layout(target) | Self::Storage { target, .. } => target.stage(),
             Self::Archive(path, _) => Stage::new_in(parent_directory(path))
                 .with_context(|| format!("cannot write the output {path}")),
-            Self::Stdout(_) => Stage::new_temporary(),
+            Self::Stdout(_) | Self::Registry { .. } => Stage::new_temporary(),
         }
     }
 
-    /// Publishes the finished image.
+    /// Publishes what `descriptor` names, with `blobs` from the stage. Of a registry it tells which layers were sent.
     ///
     /// # Errors
     /// When it cannot be written; what was at the destination is untouched then.
-    pub fn publish(&self, stage: Stage, image: Image) -> Result<()> {
+    pub fn publish(
+        &self,
+        stage: Stage,
+        descriptor: Value,
+        blobs: &[Checksum],
+        layers: &[(Checksum, u64)],
+        progress: &dyn Progress,
+    ) -> Result<Option<BTreeSet<Checksum>>> {
         match self {
-            Self::Layout(target) => target.publish(stage, image.descriptor),
+            Self::Registry { name, access } => {
+                return registry::push(&stage, &descriptor, layers, name, access, progress)
+                    .map(Some);
+            }
+            Self::Layout(target) => target.publish(stage, descriptor)?,
             Self::Storage { name, target, .. } => {
-                target.publish(stage, image.descriptor)?;
-                store_layout(target.path(), name)
+                target.publish(stage, descriptor)?;
+                store_layout(target.path(), name)?;
             }
             Self::Archive(path, tag) => {
                 let made = stage.path().join("archive");
                 let write = || -> Result<()> {
                     let file = File::create(&made)?;
-                    write_archive(
-                        &stage,
-                        &image.blobs,
-                        image.descriptor,
-                        tag.as_deref(),
-                        &file,
-                    )?;
+                    write_archive(&stage, blobs, descriptor, tag.as_deref(), &file)?;
                     file.sync_all()?;
                     fs::rename(&made, path)?;
                     let synced = File::open(parent_directory(path)).and_then(|dir| dir.sync_all());
                     synced.context(IN_PLACE)
                 };
-                write().with_context(|| format!("writing the output {path}"))
+                write().with_context(|| format!("writing the output {path}"))?;
             }
             Self::Stdout(tag) => {
                 let out = io::stdout().lock();
-                write_archive(&stage, &image.blobs, image.descriptor, tag.as_deref(), out)
-                    .context("writing the archive to standard output")
+                write_archive(&stage, blobs, descriptor, tag.as_deref(), out)
+                    .context("writing the archive to standard output")?;
             }
         }
+        Ok(None)
     }
 }
 

@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::layer_plan::{LABEL, LayerPlan};
 use crate::oci::read::{ImageConfig, Manifest};
-use crate::oci::{Blob, Stage};
-use crate::registry::{self, Access, Reference};
+use crate::oci::{Blob, Platform, Stage};
+use crate::registry::{self, Access, Destination, Failure, FailureKind, Reference, RegistryName};
 
 /// The annotation with the components of a layer (ostree-ext, `CONTENT_ANNOTATION`).
 const COMPONENTS: &str = "ostree.components";
@@ -21,65 +21,168 @@ pub struct Previous {
     pub plan: Vec<Vec<String>>,
     /// The layers by their keys.
     layers: HashMap<String, Blob>,
-    /// The layout that has them.
-    layout: Option<Utf8PathBuf>,
+    /// Where they are; none where they cannot be had without being fetched.
+    place: Option<Place>,
+    /// The image itself, where there is one.
+    image: Option<EarlierImage>,
+}
+
+/// Where the layers of an earlier image are.
+#[derive(Debug, Clone)]
+enum Place {
+    /// In this layout.
+    Layout(Utf8PathBuf),
+    /// In this repository of a registry.
+    Repository(RegistryName),
+    /// In the repository that the new image goes to: they are left there, and the image refers to them.
+    Destination,
+}
+
+/// An image that was read for its plan.
+#[derive(Debug, Clone)]
+struct EarlierImage {
+    /// Its name, for messages.
+    name: String,
+    /// The machine that it is for, as OCI names it.
+    platform: (String, Option<String>),
+    /// Whether it must be usable.
+    is_required: bool,
 }
 
 impl Previous {
-    /// What the image at `reference` tells; none, with a warning, when it tells of no plan.
+    /// What the image at `reference` tells. One that is not there, tells of no plan, or is for another architecture is
+    /// no failure unless it `is_required`: there is none then, which a warning says.
     ///
     /// # Errors
-    /// When it cannot be opened.
-    pub fn of_image(reference: &Reference, access: &Access) -> Result<Option<Self>> {
-        let previous = Self::read(reference, access)
-            .with_context(|| format!("reading the previous image {reference}"))?;
-        if previous.is_none() {
-            tracing::warn!(
-                "the previous image {reference} is not chunked: its layers name no components, so that there is no plan to follow"
-            );
+    /// When it is required and cannot be used; when it cannot be read for any other reason: a registry that is out of
+    /// reach must not cost every client a full download.
+    pub fn of_image(
+        reference: &Reference,
+        access: &Access,
+        is_required: bool,
+    ) -> Result<Option<Self>> {
+        let unusable = match Self::read(reference, access) {
+            Ok(Some(mut previous)) => {
+                if let Some(image) = &mut previous.image {
+                    image.is_required = is_required;
+                }
+                return Ok(Some(previous));
+            }
+            Ok(None) => anyhow!(
+                "it is not chunked: its layers name no components, so that there is no plan to follow"
+            ),
+            Err(error) => match Failure::of(&error).map(|failure| failure.kind) {
+                Some(FailureKind::Missing | FailureKind::OtherArchitecture) => error,
+                _ => {
+                    return Err(error.context(format!("reading the previous image {reference}")));
+                }
+            },
+        };
+        if is_required {
+            let context = format!("the previous image {reference} is required");
+            return Err(unusable.context(context));
+        }
+        tracing::warn!(
+            "no previous image is followed; all layers are made anew ({reference}: {unusable:#})"
+        );
+        Ok(None)
+    }
+
+    /// What there is at a destination; none when that is no chunked image, or nothing.
+    ///
+    /// # Errors
+    /// When it is in a registry that cannot be read.
+    pub fn of_destination(reference: &Reference, access: &Access) -> Result<Option<Self>> {
+        let previous = match Self::read(reference, access) {
+            Ok(previous) => previous,
+            Err(error) => match (reference, Failure::of(&error).map(|failure| failure.kind)) {
+                (_, Some(FailureKind::Missing | FailureKind::OtherArchitecture)) => None,
+                (Reference::Registry(_), _) => {
+                    return Err(error.context(format!("reading what is at {reference} already")));
+                }
+                _ => {
+                    tracing::warn!("what is at {reference} is not followed: {error:#}");
+                    None
+                }
+            },
+        };
+        if previous.is_some() {
+            tracing::info!("{reference} is there already; its plan is kept");
         }
         Ok(previous)
     }
 
-    /// What there is at a destination; none when that is no chunked image.
-    pub fn of_destination(reference: &Reference) -> Option<Self> {
-        let previous = Self::read(reference, &Access::default()).ok()?;
-        if previous.is_some() {
-            tracing::info!("{reference} is there already; its plan is kept");
-        }
-        previous
-    }
-
     fn read(reference: &Reference, access: &Access) -> Result<Option<Self>> {
-        let manifest = registry::read_manifest(reference, access)?;
-        let config = registry::read_config(reference, access)?;
-        let config = ImageConfig::parse(&config)?;
-        let Some(label) = config.labels.get(LABEL) else {
+        let image = registry::describe(reference, access)?;
+        let (manifest, config) = (image.manifest, ImageConfig::parse(&image.config)?);
+        let earlier = Self {
+            image: Some(EarlierImage {
+                name: reference.to_string(),
+                platform: (config.architecture.clone(), config.variant.clone()),
+                is_required: false,
+            }),
+            ..Self::default()
+        };
+        let by_annotations = |earlier: Self| {
             let plan = of_annotations(&manifest);
-            return Ok(plan.map(|plan| Self {
-                plan,
-                ..Self::default()
-            }));
+            plan.map(|plan| Self { plan, ..earlier })
+        };
+        let Some(label) = config.labels.get(LABEL) else {
+            return Ok(by_annotations(earlier));
         };
         let plan = match LayerPlan::from_label(label) {
             Ok(plan) => plan,
             Err(e) => {
                 tracing::warn!("the label {LABEL} of {reference} is left alone: {e:#}");
-                let plan = of_annotations(&manifest);
-                return Ok(plan.map(|plan| Self {
-                    plan,
-                    ..Self::default()
-                }));
+                return Ok(by_annotations(earlier));
             }
         };
         Ok(Some(Self {
             layers: layers(&plan, &manifest, &config),
             plan: plan.components(),
-            layout: match reference {
-                Reference::Layout { path, .. } => Some(path.clone()),
+            place: match reference {
+                Reference::Layout { path, .. } => Some(Place::Layout(path.clone())),
+                Reference::Registry(name) => Some(Place::Repository(name.clone())),
                 _ => None,
             },
+            ..earlier
         }))
+    }
+
+    /// Tells where the new image goes: layers that are in that repository already stay there, and are neither
+    /// fetched nor sent.
+    pub fn goes_to(&mut self, destination: &Destination) {
+        if let (Some(Place::Repository(from)), Destination::Registry(to)) =
+            (&self.place, destination)
+        {
+            if from.is_in_repository_of(to) {
+                self.place = Some(Place::Destination);
+            }
+        }
+    }
+
+    /// Whether this may be followed by an image for `platform`.
+    ///
+    /// # Errors
+    /// When it may not, and is required.
+    pub fn is_for(&self, platform: &Platform) -> Result<bool> {
+        let Some(image) = &self.image else {
+            return Ok(true);
+        };
+        let (architecture, variant) = &image.platform;
+        // Who says no variant means any.
+        let is_same = architecture == &platform.architecture
+            && (variant == &platform.variant || variant.is_none() || platform.variant.is_none());
+        if is_same {
+            return Ok(true);
+        }
+        let why = format!(
+            "the previous image {} is for {architecture}, and this one for {}",
+            image.name, platform.architecture
+        );
+        ensure!(!image.is_required, "{why}; it is required to be usable");
+        tracing::warn!("{why}: it is not followed, and all layers are made anew");
+        Ok(false)
     }
 
     /// What a manifest in a file tells, by its annotations; none, with a warning, when it does not.
@@ -116,15 +219,20 @@ impl Previous {
         })
     }
 
-    /// Takes the layer with that key into `stage`, if there is one.
+    /// Takes the layer with that key into `stage`, if there is one; not where it stays in the repository that the
+    /// image goes to.
     ///
     /// # Errors
     /// When it cannot be copied.
     pub fn take(&self, key: &str, stage: &Stage) -> Result<Option<Blob>> {
-        let (Some(blob), Some(layout)) = (self.layers.get(key), &self.layout) else {
+        let (Some(blob), Some(place)) = (self.layers.get(key), &self.place) else {
             return Ok(None);
         };
-        let taken = stage.take(layout, blob.digest, blob.size)?;
+        let taken = match place {
+            Place::Layout(layout) => stage.take(layout, blob.digest, blob.size)?,
+            Place::Destination => true,
+            Place::Repository(_) => false,
+        };
         Ok(taken.then(|| blob.clone()))
     }
 }

@@ -35,6 +35,8 @@ struct Job<'a> {
 pub struct Written {
     stage: Stage,
     image: Image,
+    /// Digests and sizes of the layers.
+    layers: Vec<(Checksum, u64)>,
     built: Built,
 }
 
@@ -48,8 +50,20 @@ impl Written {
     ///
     /// # Errors
     /// When it cannot be written; what was at the destination is untouched then.
-    pub fn publish(self, output: &Output) -> Result<Built> {
-        output.publish(self.stage, self.image)?;
+    pub fn publish(self, output: &Output, progress: &dyn Progress) -> Result<Built> {
+        let layers = self.layers;
+        let image = self.image;
+        let descriptor = image.descriptor;
+        let sent = output.publish(self.stage, descriptor, &image.blobs, &layers, progress)?;
+        if let Some(sent) = sent {
+            let bytes = layers.iter().filter(|(digest, _)| sent.contains(digest));
+            tracing::info!(
+                "sent {} of {} layers, {} bytes; the repository has the rest",
+                sent.len(),
+                layers.len(),
+                bytes.map(|(_, size)| size).sum::<u64>()
+            );
+        }
         Ok(self.built)
     }
 }
@@ -105,6 +119,9 @@ pub fn write_image(
     );
     let details = details(system, packages, &layers, &plan, options)?;
     let image = Image::write(&stage, &layers, details)?;
+    let sizes = layers
+        .iter()
+        .map(|layer| (layer.blob.digest, layer.blob.size));
     let built = Built {
         digest: image.manifest.to_digest(),
         image_id: image.config.to_digest(),
@@ -119,6 +136,7 @@ pub fn write_image(
     Ok(Written {
         stage,
         image,
+        layers: sizes.collect(),
         built,
     })
 }
@@ -317,16 +335,8 @@ fn details(
 ) -> Result<ImageDetails> {
     let last = layers.last().map(|layer| layer.blob.diff_id.to_digest());
     let image_labels = labels::of_image(&options, system, &last.unwrap_or_default())?;
+    let platform = platform(&options, packages)?;
     let mut config = options.base;
-    let platform = match (options.platform, config.platform()) {
-        (Some(given), _) => given,
-        (None, Some(base)) => base,
-        (None, None) => match &packages.architecture {
-            Some(of_packages) => of_packages.clone(),
-            None => Platform::from_name(std::env::consts::ARCH)
-                .context("the rootfs does not tell its architecture; give it with --arch")?,
-        },
-    };
     warn_of_other_platform(&platform, config.os(), packages.architecture.as_ref());
     config.set_platform(&platform);
     if let Some(cmd) = options.cmd.as_ref().or(system.container_cmd.as_ref()) {
@@ -354,6 +364,19 @@ fn details(
         created_by: options.created_by,
         compression: options.compression,
     })
+}
+
+/// The platform that the image is for: the one that is given, else its base config's, else dpkg's.
+pub fn platform(options: &ImageOptions, packages: &Packages) -> Result<Platform> {
+    match (&options.platform, options.base.platform()) {
+        (Some(given), _) => Ok(given.clone()),
+        (None, Some(base)) => Ok(base),
+        (None, None) => match &packages.architecture {
+            Some(of_packages) => Ok(of_packages.clone()),
+            None => Platform::from_name(std::env::consts::ARCH)
+                .context("the rootfs does not tell its architecture; give it with --arch"),
+        },
+    }
 }
 
 /// Tells that the image says to be for another machine than its packages are.

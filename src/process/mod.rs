@@ -41,6 +41,7 @@ pub struct Call {
     environment: Vec<(String, String)>,
     directory: Option<Utf8PathBuf>,
     output: Option<Utf8PathBuf>,
+    input: Option<File>,
     limit: Option<Duration>,
     patience: Duration,
     is_shown: bool,
@@ -81,6 +82,7 @@ impl Call {
             environment: vec![(OWNER_VARIABLE.into(), owner::mark())],
             directory: None,
             output: None,
+            input: None,
             limit: None,
             patience: Duration::ZERO,
             is_shown: false,
@@ -124,6 +126,12 @@ impl Call {
     /// when this process is not any more.
     pub fn output_to(mut self, path: impl Into<Utf8PathBuf>) -> Self {
         self.output = Some(path.into());
+        self
+    }
+
+    /// Gives the program an open file as standard input.
+    pub fn input(mut self, file: File) -> Self {
+        self.input = Some(file);
         self
     }
 
@@ -223,7 +231,11 @@ impl Call {
             .args(self.arguments.iter().map(|argument| &argument.word))
             .envs(self.environment.iter().map(|(k, v)| (k, v)));
         // A group of its own: a terminal's interrupt reaches us alone, who then end it in order.
-        command.process_group(0).stdin(Stdio::null());
+        let input = match &self.input {
+            Some(file) => Stdio::from(file.try_clone().context("handing on a file")?),
+            None => Stdio::null(),
+        };
+        command.process_group(0).stdin(input);
         if self.is_shown {
             command.stdout(io::stderr()).stderr(Stdio::inherit());
         } else {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use anyhow::{Error, Result, anyhow, bail, ensure};
 use camino::Utf8PathBuf;
 
+use super::RegistryName;
 use crate::oci::check_tag;
 
 /// Where an image is written to.
@@ -34,37 +35,37 @@ pub enum Destination {
         /// The image's whole name, as podman completes it.
         name: String,
     },
+    /// `docker://NAME` or `registry:NAME`, an image in a registry.
+    Registry(RegistryName),
 }
 
 impl Destination {
-    /// The image's name in the layout or archive; none where the destination itself is a name.
+    /// The image's name in the layout or archive, or its tag in the registry; none where the destination itself is
+    /// a name.
     pub fn tag_mut(&mut self) -> Option<&mut Option<String>> {
         match self {
             Self::Layout { tag, .. } | Self::Archive { tag, .. } | Self::Stdout { tag } => {
                 Some(tag)
             }
+            Self::Registry(name) => Some(&mut name.tag),
             Self::Storage { .. } => None,
+        }
+    }
+
+    /// The registry that it is in, if it is in one.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Registry(name) => Some(name.host()),
+            _ => None,
         }
     }
 }
 
 /// Transports that other tools have, with what to do instead.
-const ELSEWHERE: [(&str, &str); 6] = [
-    (
-        "docker",
-        "skopeo copy --preserve-digests oci:PATH docker://NAME",
-    ),
-    (
-        "registry",
-        "skopeo copy --preserve-digests oci:PATH docker://NAME",
-    ),
+const ELSEWHERE: [(&str, &str); 3] = [
     ("docker-archive", "skopeo copy oci:PATH docker-archive:FILE"),
     ("docker-daemon", "skopeo copy oci:PATH docker-daemon:NAME"),
     ("dir", "skopeo copy oci:PATH dir:DIRECTORY"),
-    (
-        "ostree-unverified-image",
-        "skopeo copy oci:PATH docker://NAME",
-    ),
 ];
 
 impl FromStr for Destination {
@@ -91,12 +92,20 @@ impl FromStr for Destination {
                 let name = storage_name(name).map_err(|e| anyhow!("{text}: {e}"))?;
                 Ok(Self::Storage { name })
             }
+            Some(("docker" | "registry", rest)) => {
+                let name = registry_name(text, rest)?;
+                ensure!(
+                    name.digest().is_none(),
+                    "{text}: a digest names one image for ever, so nothing else can be written there; name a tag, as in docker://HOST/NAME:TAG"
+                );
+                Ok(Self::Registry(name))
+            }
             Some((other, _)) => match ELSEWHERE.iter().find(|(name, _)| *name == other) {
                 Some((_, instead)) => bail!(
                     "{text}: writing to '{other}:' is not supported; write an oci: layout and then run '{instead}'"
                 ),
                 None => bail!(
-                    "{text}: unknown transport '{other}:'; use oci:PATH[:TAG], containers-storage:NAME or oci-archive:PATH[:TAG] (for a path with a colon in it, too)"
+                    "{text}: unknown transport '{other}:'; use oci:PATH[:TAG], docker://HOST/NAME[:TAG], containers-storage:NAME or oci-archive:PATH[:TAG] (for a path with a colon in it, too)"
                 ),
             },
             None => Ok(Self::Archive {
@@ -177,6 +186,17 @@ pub(super) fn split_transport(text: &str) -> Option<(&str, &str)> {
     text.split_once(':').filter(|(word, _)| is_transport(word))
 }
 
+/// What follows `docker:` or `registry:`.
+pub(super) fn registry_name(text: &str, rest: &str) -> Result<RegistryName> {
+    ensure!(
+        rest.starts_with("//") || !text.starts_with("docker:"),
+        "{text}: write docker://{rest}"
+    );
+    let name = rest.trim_start_matches("//");
+    ensure!(!name.is_empty(), "{text}: the image's name is missing");
+    RegistryName::parse(name)
+}
+
 /// Splits at the first colon, as containers/image does.
 pub(super) fn path_and_tag(text: &str, rest: &str) -> Result<(Utf8PathBuf, Option<String>)> {
     let (path, tag) = match rest.split_once(':') {
@@ -222,6 +242,10 @@ mod tests {
                     name: "localhost/my-os:latest".into(),
                 },
             ),
+            (
+                "registry:quay.io/a/b:1",
+                Destination::Registry(RegistryName::parse("quay.io/a/b:1").unwrap()),
+            ),
         ] {
             assert_eq!(text.parse::<Destination>().unwrap(), expected, "{text}");
         }
@@ -235,7 +259,13 @@ mod tests {
             ("oci:a:", "cannot name an image"),
             ("oci:a:b c", "cannot name an image"),
             ("containers-storage:", "cannot name an image in the storage"),
-            ("docker://quay.io/a/b", "skopeo copy --preserve-digests"),
+            ("dir:a", "skopeo copy oci:PATH dir:"),
+            ("docker:quay.io/a", "write docker://quay.io/a"),
+            ("docker://quay.io/A", "cannot name an image in a registry"),
+            (
+                "docker://quay.io/a@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+                "names one image for ever",
+            ),
             ("foo:bar", "unknown transport 'foo:'"),
         ] {
             let error = text.parse::<Destination>().unwrap_err().to_string();

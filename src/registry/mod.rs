@@ -1,11 +1,24 @@
-//! Where images go and come from, as users write it: transports and names; and images opened.
+//! Where images go and come from, as users write it: transports and names; images opened, and
+//! sent to registries.
 
+mod access;
 mod copied;
 mod destination;
+mod failure;
+mod name;
 mod open;
 mod proxy;
+mod push;
 mod reference;
+mod skopeo;
+mod stored;
+mod watch;
 
+pub use access::{Access, Credentials, Signing};
 pub use destination::Destination;
-pub use open::{Access, Image, read_config, read_manifest};
+pub use failure::{Failure, FailureKind};
+pub use name::RegistryName;
+pub use open::{Description, Image, describe, read_config, read_manifest};
+pub use push::{check_writable, copy, push};
 pub use reference::{Reference, has_transport};
+pub use stored::{Document, Stored, StoredImage};

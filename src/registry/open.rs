@@ -1,26 +1,23 @@
-//! Images opened for reading, wherever they are.
+//! Images opened for reading, wherever they are. Manifests and configs are those that are stored, byte for byte;
+//! reading them fetches no layer.
 
-use anyhow::{Context, Result};
-use camino::Utf8PathBuf;
+use std::fs;
+use std::io;
 
-use super::Reference;
+use anyhow::{Context, Result, bail};
+use camino::Utf8Path;
+use serde_json::Value;
+
 use super::copied::Copied;
+use super::failure::{Failure, FailureKind};
 use super::proxy::Proxy;
+use super::skopeo;
+use super::{Access, Reference, RegistryName};
 use crate::checksum::Checksum;
 use crate::oci::read::{
     self, Archive, Blobs, Descriptor, ImageConfig, JSON_LIMIT, LayerReader, Layout, Manifest,
 };
-
-/// What a registry asks for.
-#[derive(Debug, Clone, Default)]
-pub struct Access {
-    /// File with credentials (containers-auth.json(5)).
-    pub authfile: Option<Utf8PathBuf>,
-    /// Directory with certificates (containers-certs.d(5)).
-    pub cert_dir: Option<Utf8PathBuf>,
-    /// Whether certificates are checked; none: as the configuration of containers says.
-    pub tls_verify: Option<bool>,
-}
+use crate::oci::{Platform, REF_NAME};
 
 /// An image whose manifest and config have been read.
 pub struct Image {
@@ -36,41 +33,33 @@ impl Image {
     /// Opens the image that `reference` names.
     ///
     /// # Errors
-    /// When there is none, it cannot be reached, or its manifest or config is damaged.
+    /// When there is none, it cannot be reached, or its manifest or config is damaged. What is worth telling apart is
+    /// a [`Failure`].
     pub fn open(reference: &Reference, access: &Access) -> Result<Self> {
         let context = || format!("opening the image {reference}");
         Self::open_inner(reference, access).with_context(context)
     }
 
     fn open_inner(reference: &Reference, access: &Access) -> Result<Self> {
-        let (blobs, tag) = match Stored::open(reference)? {
-            Stored::Here(blobs, tag) => (blobs, tag),
-            Stored::Elsewhere(name) if Copied::is_for(name) => {
-                (Box::new(Copied::new(name)?) as Box<dyn Blobs>, None)
+        let found = Found::open(reference, access)?;
+        let config = found.parsed_config()?;
+        let (layers, blobs) = match found.blobs {
+            Some(blobs) => {
+                let layers = layers(&found.manifest, &config)?;
+                (layers, blobs)
             }
-            Stored::Elsewhere(name) => {
-                let proxy = Proxy::open(name, access)?;
-                let manifest = Manifest::parse(proxy.manifest())?;
-                let config = ImageConfig::parse(proxy.config())?;
-                proxy.know(&manifest);
-                return Self::new(manifest, config, Box::new(proxy));
+            // Only the storage of containers and what skopeo reads of itself.
+            None => {
+                let Reference::Skopeo(name) = reference else {
+                    bail!("there is nothing to read the layers from");
+                };
+                blobs_elsewhere(name, &found.manifest, &config)?
             }
         };
-        let manifest = read::read_manifest(blobs.as_ref(), tag, None)?;
-        let config = read::read_small_blob(blobs.as_ref(), &manifest.config, JSON_LIMIT)?;
-        let config = ImageConfig::parse(&config).with_context(|| {
-            format!("reading the config {}", manifest.config.digest.to_digest())
-        })?;
-        Self::new(manifest, config, blobs)
-    }
-
-    fn new(manifest: Manifest, config: ImageConfig, blobs: Box<dyn Blobs>) -> Result<Self> {
-        let layers = read::layers_with_diff_ids(&manifest, &config)?;
-        let layers = layers.into_iter().map(|(layer, id)| (layer.clone(), id));
         Ok(Self {
-            layers: layers.collect(),
-            manifest,
+            manifest: found.manifest,
             config,
+            layers,
             blobs,
         })
     }
@@ -90,26 +79,26 @@ impl Image {
     }
 }
 
-/// Where an image is.
-enum Stored<'a> {
-    /// In a layout or an archive, under that name.
-    Here(Box<dyn Blobs>, Option<&'a str>),
-    /// Where skopeo finds it by that name.
-    Elsewhere(&'a str),
+/// The manifest and the config of an image, without anything that leads to its layers.
+#[derive(Debug)]
+pub struct Description {
+    /// What it consists of.
+    pub manifest: Manifest,
+    /// The config as it is stored.
+    pub config: Vec<u8>,
 }
 
-impl<'a> Stored<'a> {
-    fn open(reference: &'a Reference) -> Result<Self> {
-        Ok(match reference {
-            Reference::Layout { path, tag } => {
-                Self::Here(Box::new(Layout::new(path)?), tag.as_deref())
-            }
-            Reference::Archive { path, tag } => {
-                Self::Here(Box::new(Archive::new(path)?), tag.as_deref())
-            }
-            Reference::Skopeo(name) => Self::Elsewhere(name),
-        })
-    }
+/// Reads the manifest and the config of an image and nothing of its layers.
+///
+/// # Errors
+/// As [`Image::open`].
+pub fn describe(reference: &Reference, access: &Access) -> Result<Description> {
+    let found = Found::open(reference, access);
+    let found = found.with_context(|| format!("opening the image {reference}"))?;
+    Ok(Description {
+        manifest: found.manifest,
+        config: found.config,
+    })
 }
 
 /// Reads the config of an image and nothing of its layers.
@@ -117,24 +106,214 @@ impl<'a> Stored<'a> {
 /// # Errors
 /// As [`Image::open`].
 pub fn read_config(reference: &Reference, access: &Access) -> Result<Vec<u8>> {
-    let read = || match Stored::open(reference)? {
-        Stored::Here(blobs, tag) => {
-            let manifest = read::read_manifest(blobs.as_ref(), tag, None)?;
-            read::read_small_blob(blobs.as_ref(), &manifest.config, JSON_LIMIT)
-        }
-        Stored::Elsewhere(name) => Ok(Proxy::open(name, access)?.config().to_vec()),
-    };
-    read().with_context(|| format!("opening the image {reference}"))
+    Ok(describe(reference, access)?.config)
 }
 
-/// Reads the manifest of an image and nothing else.
+/// Reads the manifest of an image and nothing of its layers.
 ///
 /// # Errors
 /// As [`Image::open`].
 pub fn read_manifest(reference: &Reference, access: &Access) -> Result<Manifest> {
-    let read = || match Stored::open(reference)? {
-        Stored::Here(blobs, tag) => read::read_manifest(blobs.as_ref(), tag, None),
-        Stored::Elsewhere(name) => Manifest::parse(Proxy::open(name, access)?.manifest()),
+    Ok(describe(reference, access)?.manifest)
+}
+
+/// A manifest and a config, and where layers come from, where that is open already.
+pub(super) struct Found {
+    pub(super) manifest: Manifest,
+    config: Vec<u8>,
+    pub(super) blobs: Option<Box<dyn Blobs>>,
+}
+
+impl Found {
+    pub(super) fn open(reference: &Reference, access: &Access) -> Result<Self> {
+        let found = match reference {
+            Reference::Layout { .. } | Reference::Archive { .. } => Self::here(reference, access)?,
+            Reference::Registry(name) => Self::in_registry(name, access)?,
+            Reference::Skopeo(name) => Self::elsewhere(name)?,
+        };
+        found.check_architecture(access)?;
+        Ok(found)
+    }
+
+    fn here(reference: &Reference, access: &Access) -> Result<Self> {
+        let (blobs, tag) = open_here(reference)?;
+        let architecture = access.architecture.as_deref();
+        let manifest = read::read_manifest(blobs.as_ref(), tag, architecture)?;
+        let config = read::read_small_blob(blobs.as_ref(), &manifest.config, JSON_LIMIT)?;
+        Ok(Self {
+            manifest,
+            config,
+            blobs: Some(blobs),
+        })
+    }
+
+    /// By one skopeo, unless the manifest is not what that says: it makes OCI's of docker's.
+    fn in_registry(name: &RegistryName, access: &Access) -> Result<Self> {
+        let name = match &access.architecture {
+            Some(architecture) => &chosen(name, architecture, access)?,
+            None => name,
+        };
+        let proxy = Proxy::open_registry(name, access)?;
+        let digest = Checksum::from_digest(proxy.digest())?;
+        let manifest = match Checksum::of(proxy.manifest()) == digest {
+            true => Manifest::parse(proxy.manifest())?,
+            false => Manifest::parse(&raw_manifest(&name.at(digest), access)?)?,
+        };
+        for blob in manifest.layers.iter().chain([&manifest.config]) {
+            proxy.know(blob);
+        }
+        let config = read::read_small_blob(&proxy, &manifest.config, JSON_LIMIT)?;
+        Ok(Self {
+            manifest,
+            config,
+            blobs: Some(Box::new(proxy)),
+        })
+    }
+
+    fn elsewhere(name: &str) -> Result<Self> {
+        let manifest = skopeo::inspect_elsewhere(name, &["--raw"])?;
+        let config = skopeo::inspect_elsewhere(name, &["--raw", "--config"])?;
+        Ok(Self {
+            manifest: Manifest::parse(manifest.as_bytes())?,
+            config: config.into_bytes(),
+            blobs: None,
+        })
+    }
+
+    fn parsed_config(&self) -> Result<ImageConfig> {
+        ImageConfig::parse(&self.config).with_context(|| {
+            let digest = self.manifest.config.digest.to_digest();
+            format!("reading the config {digest}")
+        })
+    }
+
+    /// An image alone is for one architecture; an index has been asked for the right one.
+    fn check_architecture(&self, access: &Access) -> Result<()> {
+        let Some(wanted) = &access.architecture else {
+            return Ok(());
+        };
+        let wanted = Platform::from_name(wanted)?.architecture;
+        let config = self.parsed_config()?;
+        if config.architecture == wanted {
+            return Ok(());
+        }
+        let message = format!("the image is for {}, not for {wanted}", config.architecture);
+        Err(Failure::new(FailureKind::OtherArchitecture, message).into())
+    }
+}
+
+/// Opens a layout or an archive; with the image's name in it.
+pub(super) fn open_here(reference: &Reference) -> Result<(Box<dyn Blobs>, Option<&str>)> {
+    let (blobs, tag): (Box<dyn Blobs>, _) = match reference {
+        Reference::Layout { path, tag } => {
+            require_there(path)?;
+            (Box::new(Layout::new(path)?), tag.as_deref())
+        }
+        Reference::Archive { path, tag } => {
+            require_there(path)?;
+            (Box::new(Archive::new(path)?), tag.as_deref())
+        }
+        Reference::Registry(_) | Reference::Skopeo(_) => {
+            bail!("{reference} is neither a layout nor an archive")
+        }
     };
-    read().with_context(|| format!("opening the image {reference}"))
+    require_named(&blobs.index_json()?, tag)?;
+    Ok((blobs, tag))
+}
+
+/// A layout (or an archive) that is not there, or an empty directory for one, has no image: that is a failure of a
+/// kind of its own.
+fn require_there(path: &Utf8Path) -> Result<()> {
+    let missing = |what| Failure::new(FailureKind::Missing, format!("{path} {what}")).into();
+    match fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err(missing("is not there: No such file or directory"))
+        }
+        Ok(found) if found.is_dir() => match fs::read_dir(path).map(|mut d| d.next().is_none()) {
+            Ok(true) => Err(missing("is an empty directory: it is no OCI layout yet")),
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// The same for a name that no image of an index has.
+fn require_named(index: &Value, tag: Option<&str>) -> Result<()> {
+    let Some(images) = index["manifests"].as_array() else {
+        return Ok(());
+    };
+    let name = |image: &Value| image["annotations"][REF_NAME].as_str() == tag;
+    if tag.is_none() && !images.is_empty() || images.iter().any(name) {
+        return Ok(());
+    }
+    match read::find_manifest(index, tag, None) {
+        Err(e) => Err(Failure::new(FailureKind::Missing, format!("{e:#}")).into()),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// The manifest, or index, of that name, as the registry has it.
+pub(super) fn raw_manifest(name: &RegistryName, access: &Access) -> Result<Vec<u8>> {
+    let raw = skopeo::inspect(name, access, &["--raw"])?.into_bytes();
+    if let Some(wanted) = name.digest() {
+        let found = Checksum::of(&raw);
+        if found != wanted {
+            let message = format!(
+                "the registry {} gives a manifest with the digest {} for {name}",
+                name.host(),
+                found.to_digest()
+            );
+            return Err(Failure::new(FailureKind::Damaged, message).into());
+        }
+    }
+    Ok(raw)
+}
+
+/// The name of the image for that architecture, where `name` is an index; else `name`.
+fn chosen(name: &RegistryName, architecture: &str, access: &Access) -> Result<RegistryName> {
+    let mut name = name.clone();
+    // An index may name indexes.
+    for _ in 0..4 {
+        let raw = raw_manifest(&name, access)?;
+        let Some(index) = as_index(&raw) else {
+            return Ok(name.at(Checksum::of(&raw)));
+        };
+        let image = read::choose_platform(&index, Some(architecture))
+            .map_err(|e| Failure::new(FailureKind::OtherArchitecture, format!("{name}: {e:#}")))?;
+        name = name.at(image.digest);
+    }
+    bail!("there are too many indexes on the way to the image's manifest")
+}
+
+/// What these bytes are as an index (or docker's manifest list); none when they are something else.
+pub(super) fn as_index(raw: &[u8]) -> Option<Value> {
+    let value: Value = serde_json::from_slice(raw).ok()?;
+    value["manifests"].is_array().then_some(value)
+}
+
+fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descriptor, Checksum)>> {
+    let layers = read::layers_with_diff_ids(manifest, config)?.into_iter();
+    Ok(layers.map(|(layer, id)| (layer.clone(), id)).collect())
+}
+
+type Opened = (Vec<(Descriptor, Checksum)>, Box<dyn Blobs>);
+
+/// The layers of what skopeo calls `name`. The storage of containers has them in another form than its manifests
+/// say: those of a copy are read then.
+fn blobs_elsewhere(name: &str, manifest: &Manifest, config: &ImageConfig) -> Result<Opened> {
+    if Copied::is_for(name) {
+        let copied = Copied::new(name)?;
+        let manifest = read::read_manifest(&copied, None, None)?;
+        return Ok((layers(&manifest, config)?, Box::new(copied)));
+    }
+    let proxy = Proxy::open(name)?;
+    // Its own manifest, if need be: some transports make one that has other names for layers.
+    let manifest = match manifest.layers.is_empty() {
+        true => &Manifest::parse(proxy.manifest())?,
+        false => manifest,
+    };
+    for layer in &manifest.layers {
+        proxy.know(layer);
+    }
+    Ok((layers(manifest, config)?, Box::new(proxy)))
 }

@@ -11,9 +11,11 @@ use containers_image_proxy::{ImageProxy, ImageProxyConfig, OpenedImage};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
-use super::Access;
+use super::failure::Failure;
+use super::skopeo::retrying;
+use super::{Access, RegistryName};
 use crate::checksum::Checksum;
-use crate::oci::read::{Blobs, Manifest};
+use crate::oci::read::{Blobs, Descriptor};
 
 /// Bytes of a blob that are handed over at once.
 const CHUNK: usize = 256 * 1024;
@@ -30,22 +32,47 @@ struct Request {
 
 /// An image opened through skopeo.
 pub struct Proxy {
+    digest: String,
     manifest: Vec<u8>,
-    config: Vec<u8>,
     sizes: Mutex<HashMap<Checksum, u64>>,
     requests: Mutex<Sender<Request>>,
+    /// The image in a registry, where it is in one.
+    registry: Option<RegistryName>,
+    retry_times: u32,
 }
 
 impl Proxy {
-    /// Opens the image that skopeo calls `name`.
+    /// Opens an image in a registry; that of an index which is for this machine.
+    ///
+    /// # Errors
+    /// With a [`Failure`], when that fails for good; when skopeo is missing.
+    pub fn open_registry(name: &RegistryName, access: &Access) -> Result<Self> {
+        retrying(access, name, || {
+            let mut config = ImageProxyConfig::default();
+            match access.secret_for(name)? {
+                Some(secret) => config.auth_data = Some(secret),
+                None => config.authfile = access.authfile.clone().map(Into::into),
+            }
+            config.certificate_directory = access.cert_dir.clone().map(Into::into);
+            config.insecure_skip_tls_verification = access.tls_verify.map(|verify| !verify);
+            let proxy = Self::start(&name.for_skopeo(), config)?;
+            Ok(Self {
+                registry: Some(name.clone()),
+                retry_times: access.retry_times,
+                ..proxy
+            })
+        })
+    }
+
+    /// Opens the image that skopeo calls `name`, which is in no registry.
     ///
     /// # Errors
     /// When skopeo is missing or too old, or cannot open it: what it says is in the error.
-    pub fn open(name: &str, access: &Access) -> Result<Self> {
-        let mut config = ImageProxyConfig::default();
-        config.authfile = access.authfile.clone().map(Into::into);
-        config.certificate_directory = access.cert_dir.clone().map(Into::into);
-        config.insecure_skip_tls_verification = access.tls_verify.map(|verify| !verify);
+    pub fn open(name: &str) -> Result<Self> {
+        Self::start(name, ImageProxyConfig::default())
+    }
+
+    fn start(name: &str, config: ImageProxyConfig) -> Result<Self> {
         let name = name.to_owned();
         let (opened, answer) = mpsc::channel();
         let (requests, received) = mpsc::channel();
@@ -53,45 +80,40 @@ impl Proxy {
             .name("skopeo".into())
             .spawn(move || serve(&name, config, &opened, &received))
             .context("starting a thread")?;
-        let (manifest, config) = answer
+        let (digest, manifest) = answer
             .recv()
             .unwrap_or_else(|_| Err(anyhow!("the thread that talks to skopeo broke off")))?;
         Ok(Self {
+            digest,
             manifest,
-            config,
             sizes: Mutex::default(),
             requests: Mutex::new(requests),
+            registry: None,
+            retry_times: 0,
         })
     }
 
-    /// The manifest, which skopeo has made one of OCI.
+    /// The digest of the manifest, as it is stored.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The manifest, which skopeo has made one of OCI where it was another.
     pub fn manifest(&self) -> &[u8] {
         &self.manifest
     }
 
-    /// The config.
-    pub fn config(&self) -> &[u8] {
-        &self.config
-    }
-
-    /// Takes note of the sizes of the layers in a manifest, which skopeo is told with each digest.
-    pub fn know(&self, manifest: &Manifest) {
+    /// Takes note of the size of a blob, which skopeo is told with its digest.
+    pub fn know(&self, blob: &Descriptor) {
         if let Ok(mut sizes) = self.sizes.lock() {
-            sizes.extend(
-                manifest
-                    .layers
-                    .iter()
-                    .map(|layer| (layer.digest, layer.size)),
-            );
+            sizes.insert(blob.digest, blob.size);
         }
     }
-}
 
-impl Blobs for Proxy {
-    fn open(&self, digest: Checksum) -> Result<Box<dyn Read + Send + '_>> {
+    fn request(&self, digest: Checksum) -> Result<Receiver<Piece>> {
         let size = self.sizes.lock().ok().and_then(|s| s.get(&digest).copied());
         let size =
-            size.with_context(|| format!("{} is no layer of the image", digest.to_digest()))?;
+            size.with_context(|| format!("{} is no blob of the image", digest.to_digest()))?;
         let (pieces, received) = mpsc::sync_channel(WAITING);
         let request = Request {
             digest,
@@ -101,14 +123,25 @@ impl Blobs for Proxy {
         let sent = self.requests.lock().is_ok_and(|r| r.send(request).is_ok());
         if !sent {
             bail!(
-                "skopeo has ended, so that the layer {} cannot be read",
+                "skopeo has ended, so that the blob {} cannot be read",
                 digest.to_digest()
             );
         }
+        Ok(received)
+    }
+}
+
+impl Blobs for Proxy {
+    fn open(&self, digest: Checksum) -> Result<Box<dyn Read + Send + '_>> {
         Ok(Box::new(BlobReader {
-            received,
+            received: self.request(digest)?,
+            proxy: self,
+            digest,
             piece: Vec::new(),
             at: 0,
+            handed_on: 0,
+            to_skip: 0,
+            attempt: 0,
         }))
     }
 
@@ -117,20 +150,73 @@ impl Blobs for Proxy {
     }
 }
 
-/// A blob as its pieces arrive.
-struct BlobReader {
+/// A blob as its pieces arrive. Where the connection breaks it is asked for again, and what was handed on already
+/// is left out: whoever reads verifies the whole.
+struct BlobReader<'a> {
+    proxy: &'a Proxy,
+    digest: Checksum,
     received: Receiver<Piece>,
     piece: Vec<u8>,
     at: usize,
+    /// Bytes that came before the piece.
+    handed_on: u64,
+    /// Bytes that come a second time.
+    to_skip: u64,
+    attempt: u32,
 }
 
-impl Read for BlobReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.piece.len() {
+impl BlobReader<'_> {
+    /// Waits for the next piece; none at the end.
+    fn next(&mut self) -> io::Result<bool> {
+        loop {
             match self.received.recv() {
-                Ok(piece) => (self.piece, self.at) = (piece?, 0),
-                Err(_) => return Ok(0),
+                Ok(Ok(mut piece)) => {
+                    let skipped = usize::try_from(self.to_skip).unwrap_or(usize::MAX);
+                    let skipped = skipped.min(piece.len());
+                    piece.drain(..skipped);
+                    self.to_skip -= skipped as u64;
+                    self.handed_on += self.piece.len() as u64;
+                    (self.piece, self.at) = (piece, 0);
+                    if !self.piece.is_empty() {
+                        return Ok(true);
+                    }
+                }
+                Ok(Err(broken)) => self.begin_again(broken)?,
+                Err(_) => return Ok(false),
             }
+        }
+    }
+
+    fn begin_again(&mut self, broken: io::Error) -> io::Result<()> {
+        let Some(name) = &self.proxy.registry else {
+            return Err(broken);
+        };
+        let failure = Failure::of_registry(&Error::new(broken), name);
+        if !failure.is_worth_retrying() || self.attempt == self.proxy.retry_times {
+            return Err(io::Error::other(failure));
+        }
+        self.attempt += 1;
+        let pause = Access::pause(self.attempt);
+        tracing::warn!(
+            "{failure}; trying again in {} s ({} of {})",
+            pause.as_secs(),
+            self.attempt,
+            self.proxy.retry_times
+        );
+        std::thread::sleep(pause);
+        let again = self.proxy.request(self.digest);
+        self.received = again.map_err(|e| io::Error::other(format!("{e:#}")))?;
+        self.handed_on += self.piece.len() as u64;
+        (self.piece, self.at) = (Vec::new(), 0);
+        self.to_skip = self.handed_on;
+        Ok(())
+    }
+}
+
+impl Read for BlobReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.piece.len() && !self.next()? {
+            return Ok(0);
         }
         let rest = &self.piece[self.at..];
         let count = rest.len().min(buffer.len());
@@ -140,8 +226,8 @@ impl Read for BlobReader {
     }
 }
 
-/// Manifest and config.
-type Opened = Result<(Vec<u8>, Vec<u8>)>;
+/// The manifest's digest, and the manifest.
+type Opened = Result<(String, Vec<u8>)>;
 
 /// Starts skopeo, opens the image, and answers requests until nobody has any.
 fn serve(
@@ -162,8 +248,8 @@ fn serve(
         }
     };
     let (proxy, image) = match runtime.block_on(open(name, config)) {
-        Ok((proxy, image, manifest, config)) => {
-            if opened.send(Ok((manifest, config))).is_err() {
+        Ok((proxy, image, digest, manifest)) => {
+            if opened.send(Ok((digest, manifest))).is_err() {
                 return;
             }
             (proxy, image)
@@ -186,15 +272,14 @@ fn serve(
 async fn open(
     name: &str,
     config: ImageProxyConfig,
-) -> Result<(ImageProxy, OpenedImage, Vec<u8>, Vec<u8>)> {
+) -> Result<(ImageProxy, OpenedImage, String, Vec<u8>)> {
     let proxy = ImageProxy::new_with_config(config).await;
     let proxy = proxy.context(
         "starting skopeo, which reads images from registries and container storage; install the package skopeo (1.9 or newer)",
     )?;
     let image = proxy.open_image(name).await?;
-    let (_, manifest) = proxy.fetch_manifest_raw_oci(&image).await?;
-    let config = proxy.fetch_config_raw(&image).await?;
-    Ok((proxy, image, manifest, config))
+    let (digest, manifest) = proxy.fetch_manifest_raw_oci(&image).await?;
+    Ok((proxy, image, digest, manifest))
 }
 
 /// Hands a blob over, piece by piece, as far as somebody reads it.
@@ -215,5 +300,5 @@ async fn stream(proxy: &ImageProxy, image: &OpenedImage, request: &Request) -> R
     };
     let (handed_over, finished) = tokio::join!(hand_over, driver);
     handed_over?;
-    finished.with_context(|| format!("fetching the layer {}", request.digest.to_digest()))
+    finished.with_context(|| format!("fetching the blob {}", request.digest.to_digest()))
 }

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use anyhow::{Error, Result, bail, ensure};
 use camino::Utf8PathBuf;
 
-use super::Destination;
-use super::destination::{path_and_tag, split_transport};
+use super::destination::{path_and_tag, registry_name, split_transport};
+use super::{Destination, RegistryName};
 
 /// Where an image is read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,14 +26,15 @@ pub enum Reference {
         /// The image's name in the archive.
         tag: Option<String>,
     },
-    /// A name for skopeo, transport included.
+    /// `docker://NAME` or `registry:NAME`, an image in a registry.
+    Registry(RegistryName),
+    /// A name for skopeo, transport included: what is in no registry.
     Skopeo(String),
 }
 
 /// Transports of skopeo's that images can be read from.
-const OF_SKOPEO: [&str; 5] = [
+const OF_SKOPEO: [&str; 4] = [
     "containers-storage",
-    "docker",
     "docker-archive",
     "docker-daemon",
     "dir",
@@ -51,7 +52,16 @@ impl Reference {
             Destination::Storage { name } => {
                 Some(Self::Skopeo(format!("containers-storage:{name}")))
             }
+            Destination::Registry(name) => Some(Self::Registry(name)),
             Destination::Stdout { .. } => None,
+        }
+    }
+
+    /// The registry that has it, if one does.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Registry(name) => Some(name.host()),
+            _ => None,
         }
     }
 }
@@ -73,20 +83,14 @@ impl FromStr for Reference {
                 let (path, tag) = path_and_tag(text, rest)?;
                 Ok(Self::Archive { path, tag })
             }
-            Some(("registry" | "ostree-unverified-registry", rest)) => {
-                let name = rest.trim_start_matches("//");
-                ensure!(!name.is_empty(), "{text}: the image's name is missing");
-                Ok(Self::Skopeo(format!("docker://{name}")))
+            Some(("registry" | "ostree-unverified-registry" | "docker", rest)) => {
+                registry_name(text, rest).map(Self::Registry)
             }
             Some((word, rest)) if UNVERIFIED.contains(&word) => rest.parse(),
             Some((word, rest)) if OF_SKOPEO.contains(&word) => {
                 ensure!(
                     !rest.trim_start_matches("//").is_empty(),
                     "{text}: the image's name is missing"
-                );
-                ensure!(
-                    word != "docker" || rest.starts_with("//"),
-                    "{text}: write docker://{rest}"
                 );
                 Ok(Self::Skopeo(text.to_owned()))
             }
@@ -112,7 +116,8 @@ impl FromStr for Reference {
 
 /// Whether `text` begins with a transport that images are read from; else it may name an image in a storage.
 pub fn has_transport(text: &str) -> bool {
-    const OTHERS: [&str; 4] = [
+    const OTHERS: [&str; 5] = [
+        "docker",
         "oci",
         "oci-archive",
         "registry",
@@ -130,6 +135,7 @@ impl fmt::Display for Reference {
         let (transport, path, tag) = match self {
             Self::Layout { path, tag } => ("oci", path, tag),
             Self::Archive { path, tag } => ("oci-archive", path, tag),
+            Self::Registry(name) => return write!(f, "{name}"),
             Self::Skopeo(name) => return f.write_str(name),
         };
         write!(f, "{transport}:{path}")?;
@@ -177,6 +183,7 @@ mod tests {
             ("oci:", "path is missing"),
             ("docker:quay.io/a", "write docker://quay.io/a"),
             ("docker://", "name is missing"),
+            ("docker://a/B", "cannot name an image in a registry"),
             ("foo:bar", "unknown transport 'foo:'"),
             ("ostree-remote-image:r:oci:a", "give the key itself"),
         ] {

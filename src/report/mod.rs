@@ -8,6 +8,7 @@ mod release_notes;
 mod schema;
 mod shown;
 mod summary;
+mod transfer;
 
 pub use finalize::{finalized, linted, name_list};
 pub use images::{difference_text, dry_run_text, found_text, inspected_text};
@@ -19,3 +20,4 @@ pub use shown::{ShownStderr, shown, shown_lines};
 pub use summary::{
     committed_line, comparison, human_size, imported_line, layer_table, summary_line,
 };
+pub use transfer::transferred_line;

@@ -2,8 +2,10 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod fake;
+mod faulty;
 mod image;
 mod place;
+mod registry;
 mod rootfs;
 mod writer;
 
@@ -15,9 +17,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ed25519_dalek::SigningKey;
 #[allow(unused_imports)]
+pub use faulty::*;
+#[allow(unused_imports)]
 pub use image::*;
 #[allow(unused_imports)]
 pub use place::*;
+#[allow(unused_imports)]
+pub use registry::*;
 #[allow(unused_imports)]
 pub use rootfs::*;
 use tempfile::TempDir;
@@ -100,6 +106,11 @@ pub fn has(program: &str) -> bool {
     let required = std::env::var_os("AOH_REQUIRE_TOOLS").is_some();
     assert!(found || !required, "{program} is not installed");
     found
+}
+
+/// A moment, for loops that wait for something.
+pub fn tiny_pause() {
+    std::thread::sleep(std::time::Duration::from_millis(10));
 }
 
 /// Whether the tests run as root, as owners and device nodes ask for.
