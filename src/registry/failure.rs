@@ -185,6 +185,8 @@ const TOLD_BY: [(FailureKind, &[&str]); 8] = [
             "statuscode: 403",
             "401 unauthorized",
             "403 forbidden",
+            "from registry 401",
+            "from registry 403",
         ],
     ),
     (
@@ -276,6 +278,10 @@ mod tests {
                 Refused,
             ),
             ("requested access to the resource is denied", Refused),
+            (
+                "pinging container registry h: invalid status code from registry 403 (Forbidden)",
+                Refused,
+            ),
             (
                 "unable to retrieve auth token: invalid username/password: unauthorized",
                 Refused,
