@@ -5,7 +5,8 @@ use camino::Utf8PathBuf;
 use clap::Args;
 
 use super::access::{AccessArgs, SigningArgs};
-use super::args::{self, LogArgs, check_parent};
+use super::args::{self, LogArgs};
+use super::side_file::SideFile;
 use super::transfer::report;
 use crate::oci::available_threads;
 use crate::pipeline::{self, IndexOptions};
@@ -61,9 +62,7 @@ impl IndexArgs {
 
 /// Makes the index and reports.
 pub fn run(args: &IndexArgs) -> Result<()> {
-    if let Some(file) = &args.digestfile {
-        check_parent(file)?;
-    }
+    let file = args.digestfile.as_deref().map(SideFile::new).transpose()?;
     let destination = args::tagged(&args.output, args.tag.as_ref())?;
     if let Destination::Storage { .. } = destination {
         return Err(args::usage(
@@ -82,6 +81,5 @@ pub fn run(args: &IndexArgs) -> Result<()> {
         threads: available_threads(),
     };
     let done = pipeline::index(&options, &args.log.progress())?;
-    let file = args.digestfile.as_ref();
     report(&done, &destination, file, args.json, &args.log, "copied")
 }

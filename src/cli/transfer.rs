@@ -1,11 +1,12 @@
 //! `push` and `pull`.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
 
 use super::access::{AccessArgs, ArchitectureArgs, SigningArgs};
-use super::args::{LogArgs, check_parent, usage};
+use super::args::{LogArgs, usage};
+use super::side_file::SideFile;
 use super::{print_result, say};
 use crate::oci::available_threads;
 use crate::pipeline::{self, TransferOptions, Transferred};
@@ -135,9 +136,7 @@ impl TransferArgs {
         access: Access,
         verb: &str,
     ) -> Result<()> {
-        if let Some(file) = &self.digestfile {
-            check_parent(file)?;
-        }
+        let file = self.digestfile.as_deref().map(SideFile::new).transpose()?;
         let options = TransferOptions {
             source: source.clone(),
             destination: destination.clone(),
@@ -146,14 +145,7 @@ impl TransferArgs {
             threads: available_threads(),
         };
         let done = pipeline::transfer(&options, &self.log.progress())?;
-        report(
-            &done,
-            destination,
-            self.digestfile.as_ref(),
-            self.json,
-            &self.log,
-            verb,
-        )
+        report(&done, destination, file, self.json, &self.log, verb)
     }
 }
 
@@ -161,13 +153,14 @@ impl TransferArgs {
 pub fn report(
     done: &Transferred,
     destination: &Destination,
-    digestfile: Option<&Utf8PathBuf>,
+    digestfile: Option<SideFile>,
     json: bool,
     log: &LogArgs,
     verb: &str,
 ) -> Result<()> {
     if let Some(file) = digestfile {
-        std::fs::write(file, &done.digest).with_context(|| format!("writing {file}"))?;
+        file.write(done.digest.as_bytes())?;
+        file.publish()?;
     }
     if !log.quiet {
         say(&transferred_line(done, verb, log.verbose > 0));
