@@ -188,6 +188,10 @@ fn head(client: &mut TcpStream) -> Option<String> {
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
         client.read_exact(&mut byte).ok()?;
+        // Who tries TLS first is to see at once that there is none.
+        if head.is_empty() && !byte[0].is_ascii_uppercase() {
+            return None;
+        }
         head.push(byte[0]);
     }
     String::from_utf8(head).ok()
