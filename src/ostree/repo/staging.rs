@@ -32,27 +32,42 @@ pub(super) fn lock_of(staging: &Utf8Path) -> Utf8PathBuf {
     Utf8PathBuf::from(format!("{staging}-lock"))
 }
 
-/// Removes those of ours that nobody uses any more. That one stays is no failure.
+/// Removes those of ours that nobody uses any more, and locks of what is gone. That one stays is no failure.
 pub(super) fn remove_killed(path: &Utf8Path) {
     let entries = fs::read_dir(path.join("tmp"))
         .into_iter()
         .flatten()
         .flatten();
     let paths = entries.filter_map(|entry| Utf8PathBuf::try_from(entry.path()).ok());
-    for staging in paths.filter(|path| path.join(OURS).symlink_metadata().is_ok()) {
-        let lock = lock_of(&staging);
-        let is_free = match OpenOptions::new().read(true).write(true).open(&lock) {
-            Ok(file) => {
-                // libostree takes the first kind of lock, and the other where that is not to be had.
-                fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-                    && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-            }
-            Err(e) => e.kind() == io::ErrorKind::NotFound,
+    for path in paths.filter(|path| path.file_name().is_some_and(is_staging_name)) {
+        let (staging, lock) = match path.as_str().strip_suffix("-lock") {
+            Some(staging) => (Utf8PathBuf::from(staging), path),
+            None => (path.clone(), lock_of(&path)),
         };
-        if is_free {
+        let is_ours = staging.join(OURS).symlink_metadata().is_ok();
+        let is_gone = staging
+            .symlink_metadata()
+            .is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+        // libostree makes the directory before the lock, and removes it while it has the lock.
+        if (is_ours || is_gone) && is_free(&lock) {
             tracing::info!("removing {staging}, which a killed process left");
             remove_tree(&staging);
             let _ = fs::remove_file(&lock);
         }
+    }
+}
+
+fn is_staging_name(name: &str) -> bool {
+    name.starts_with("staging-")
+}
+
+/// libostree takes the first kind of lock, and the other where that is not to be had.
+fn is_free(lock: &Utf8Path) -> bool {
+    match OpenOptions::new().read(true).write(true).open(lock) {
+        Ok(file) => {
+            fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+                && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        }
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
     }
 }

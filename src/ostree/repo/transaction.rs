@@ -58,7 +58,10 @@ impl<'a> Transaction<'a> {
             repo.prepare_transaction(NO_CANCELLABLE)?;
             let staging = staging_directory(path);
             if let Some(staging) = &staging {
-                own(staging).with_context(|| format!("writing to {staging}"))?;
+                // What a process without the mark leaves, libostree takes for the next transaction.
+                if let Err(e) = own(staging) {
+                    tracing::debug!("marking {staging}: {e}");
+                }
             }
             Ok(staging)
         };
