@@ -55,7 +55,11 @@ impl<'a> Transaction<'a> {
         repo.set_disable_fsync(false);
         let begin = || -> Result<Option<Utf8PathBuf>> {
             remove_killed(path);
-            repo.prepare_transaction(NO_CANCELLABLE)?;
+            if let Err(e) = repo.prepare_transaction(NO_CANCELLABLE) {
+                // libostree leaves its lock then.
+                remove_killed(path);
+                return Err(e.into());
+            }
             let staging = staging_directory(path);
             if let Some(staging) = &staging {
                 // What a process without the mark leaves, libostree takes for the next transaction.
