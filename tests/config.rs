@@ -21,6 +21,7 @@ fn labels_annotations_and_history_say_what_is_in_it() {
     assert_eq!(
         labels,
         &json!({"containers.bootc": "1", "ostree.bootable": "true", "ostree.linux": "6.1",
+            "org.opencontainers.image.version": "20231114",
             "ostree.commit": said["commit"], "ostree.final-diffid": diff_ids.last()})
     );
     assert_eq!(image.config["architecture"], "amd64");

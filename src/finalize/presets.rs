@@ -1,6 +1,9 @@
 //! Which units run. On its first boot systemd enables what presets say (systemd.preset(5)), and all that they do not
-//! mention: of Debian's packages some that their own scripts leave off. A preset file that says what is enabled
-//! now keeps it so.
+//! mention: of Debian's packages some that their own scripts leave off. A preset file that names the installed units,
+//! enabled and disabled, keeps each as it is now.
+//!
+//! No line says `disable *`: `deb-systemd-helper` asks presets, too, when a package is first installed, and the service
+//! of a package that a derived image adds would stay off.
 
 use std::collections::BTreeSet;
 
@@ -14,6 +17,18 @@ use super::system::System;
 const FILE: &str = "85-apt-ostree-helper.preset";
 const DIRECTORY: &str = "usr/lib/systemd/system-preset";
 const ENABLED: &str = "etc/systemd/system";
+/// Where packages put their units. `/lib` is a link to `/usr/lib` in every Debian since 12.
+const UNITS: &str = "usr/lib/systemd/system";
+/// The types of units that an [Install] section makes sense in.
+const UNIT_TYPES: [&str; 7] = [
+    "automount",
+    "mount",
+    "path",
+    "service",
+    "socket",
+    "target",
+    "timer",
+];
 
 /// Writes the preset file.
 pub fn plan<'a>(system: &System<'a>) -> Result<Plan<'a>> {
@@ -22,12 +37,21 @@ pub fn plan<'a>(system: &System<'a>) -> Result<Plan<'a>> {
         return Ok(plan);
     }
     let mut text = String::from(
-        "# The units that are enabled in this image, and no others: by 'apt-ostree-helper finalize'.\n",
+        "# The units of this image as they are enabled in it: by 'apt-ostree-helper finalize'.\n",
     );
-    for unit in enabled(system.root)? {
+    let enabled = enabled(system.root)?;
+    for unit in &enabled {
         text.push_str(&format!("enable {unit}\n"));
     }
-    text.push_str("disable *\n");
+    for unit in installable(system.root)? {
+        // The line of a template with instances begins with its name.
+        let is_enabled = enabled
+            .iter()
+            .any(|line| line.split(' ').next() == Some(unit.as_str()));
+        if !is_enabled {
+            text.push_str(&format!("disable {unit}\n"));
+        }
+    }
     let why = "on its first boot a machine would enable units that are off in the image";
     plan.write(&format!("{DIRECTORY}/{FILE}"), text, why)?;
     Ok(plan)
@@ -62,6 +86,29 @@ fn enabled(root: &Root) -> Result<BTreeSet<String>> {
         }
     }
     Ok(units.iter().filter_map(|unit| as_preset(unit)).collect())
+}
+
+/// The units that packages brought and that can be enabled (systemd.unit(5), "\[Install\] section options"), as preset
+/// files name them; sorted. Links are other names of such units.
+fn installable(root: &Root) -> Result<BTreeSet<String>> {
+    let mut units = BTreeSet::new();
+    for name in root.list(UNITS)? {
+        let path = format!("{UNITS}/{name}");
+        let is_unit = name
+            .rsplit_once('.')
+            .is_some_and(|(_, kind)| UNIT_TYPES.contains(&kind));
+        if !is_unit || root.kind(&path)? != Kind::File {
+            continue;
+        }
+        if root
+            .text(&path)?
+            .lines()
+            .any(|line| line.trim_end() == "[Install]")
+        {
+            units.extend(as_preset(&name));
+        }
+    }
+    Ok(units)
 }
 
 /// `NAME@INSTANCE.TYPE` is written `NAME@.TYPE INSTANCE`. Names that presets cannot have are left out.
