@@ -276,7 +276,7 @@ fn without_dpkg(dir: &Path, name: &str, version: &str) -> Rootfs {
     for (package, version) in [("libc6", "2.36-9"), ("tool", version)] {
         let path = format!("usr/lib/{package}.so");
         // So large that a layer of its own pays.
-        let content = format!("{package} {version}").repeat(200_000);
+        let content = format!("{package} {version}").repeat(600_000);
         let stanza = format!(
             "Package: {package}\nSource: of-{package}\nArchitecture: amd64\nVersion: {version}\n"
         );
