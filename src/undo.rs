@@ -55,6 +55,15 @@ pub struct Undo {
     id: u64,
 }
 
+/// What becomes of what is registered, after a step of the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// It is undone in the end.
+    ToUndo,
+    /// Others need it.
+    ForOthers,
+}
+
 impl Undo {
     /// Does something with `make` and registers the way to undo it, which `undo` gives. A signal
     /// waits until both are done. Neither must register or drop guards.
@@ -93,11 +102,15 @@ impl Undo {
         self
     }
 
-    /// Runs `step`, which a signal waits for; what is registered stays so. It must not register or drop
-    /// guards.
-    pub fn while_held<T>(&self, step: impl FnOnce() -> T) -> T {
-        let held = registry();
-        let outcome = step();
+    /// Runs `step`, which a signal waits for and which tells whether there is anything left to undo. It must not
+    /// register or drop guards.
+    pub fn while_held<T>(&self, step: impl FnOnce() -> (T, Left)) -> T {
+        let mut held = registry();
+        let (outcome, left) = step();
+        if left == Left::ForOthers {
+            held.actions.retain(|(other, _)| *other != self.id);
+            names().remove(&self.id);
+        }
         drop(held);
         outcome
     }

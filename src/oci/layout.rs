@@ -14,6 +14,7 @@ use super::lock::{LayoutLock, WAIT};
 use super::reach::manifest_of;
 use super::read::{Blobs, Layout, is_index as is_index_type};
 use super::stage::{ABANDONED_AFTER, BLOBS, Stage, is_stage_name, remove_abandoned, write_synced};
+use crate::undo::Left;
 
 /// The annotation that names an image in an index.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -102,7 +103,7 @@ impl LayoutTarget {
     pub fn publish(&self, stage: Stage, descriptor: Value) -> Result<()> {
         let publish = || match look(&self.path)? {
             Found::Nothing if self.publish_new(&stage, &descriptor)? => Ok(()),
-            _ => self.publish_into(stage, &descriptor),
+            _ => self.publish_into(&stage, &descriptor),
         };
         publish().with_context(|| format!("writing the output {}", self.path))
     }
@@ -117,7 +118,7 @@ impl LayoutTarget {
         sync_dir(&made.join(BLOBS))?;
         sync_dir(&made)?;
         // A directory replaces another only where that is empty.
-        match stage.while_held(|| fs::rename(&made, &self.path)) {
+        match stage.while_held(|| (fs::rename(&made, &self.path), Left::ToUndo)) {
             Ok(()) => {}
             Err(e) if is_taken(&e) => return Ok(false),
             Err(e) => return Err(e).with_context(|| format!("renaming {made}")),
@@ -127,19 +128,22 @@ impl LayoutTarget {
     }
 
     /// An existing layout keeps its directory, which may be a mount point.
-    fn publish_into(&self, stage: Stage, descriptor: &Value) -> Result<()> {
+    fn publish_into(&self, stage: &Stage, descriptor: &Value) -> Result<()> {
         let lock = LayoutLock::take(&self.path, WAIT)?;
-        let mut change = Change::new(&self.path, &stage);
-        // A signal in the middle waits.
-        let (outcome, is_clean) = stage.while_held(|| {
+        let mut change = Change::new(&self.path, stage);
+        // A signal waits until it is known what the next writer has to remove, if anything.
+        stage.while_held(|| {
             let outcome = self.change(&mut change, &lock, descriptor);
-            let is_clean = outcome.is_ok() || change.undo();
-            (outcome, is_clean)
-        });
-        if !is_clean || (outcome.is_ok() && !change.clean()) {
-            stage.leave_journal();
-        }
-        outcome
+            let is_clean = match outcome.is_ok() {
+                true => change.clean(),
+                false => change.undo(),
+            };
+            let left = match is_clean {
+                true => Left::ToUndo,
+                false => Left::ForOthers,
+            };
+            (outcome, left)
+        })
     }
 
     /// Blobs first, the index last: a reader sees the old image or the new one.

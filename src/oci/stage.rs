@@ -17,7 +17,7 @@ use super::blob::{Blob, BlobWriter, Compression};
 use super::layout::{metadata_files, new_index};
 use super::reach::UNKNOWN_AFTER;
 use crate::checksum::Checksum;
-use crate::undo::{Undo, remove_tree};
+use crate::undo::{Left, Undo, remove_tree};
 
 /// Where blobs lie in a layout (image-spec, image-layout.md).
 pub(super) const BLOBS: &str = "blobs/sha256";
@@ -26,6 +26,8 @@ pub(super) const STAGE_PREFIX: &str = ".apt-ostree-helper-";
 const RANDOM_LETTERS: usize = 6;
 /// The file by which a directory is known as a stage, and its user as alive.
 const OWNER: &str = "owner";
+/// The same before it is locked.
+const UNNAMED: &str = "new";
 const OWNER_TEXT: &str =
     "A temporary directory of apt-ostree-helper. The next job that writes here removes it.\n";
 /// What may become a layout as a whole.
@@ -133,15 +135,16 @@ impl Stage {
         self.path.join(LAYOUT)
     }
 
-    /// Leaves the journal, and nothing else, to the next writer.
-    pub(super) fn leave_journal(self) {
-        remove_tree(&self.layout());
-        let _ = self.undo.disarm_with(|| Ok::<_, io::Error>(()));
-    }
-
-    /// Runs a step that a signal waits for; the stage is removed all the same.
-    pub(super) fn while_held<T>(&self, step: impl FnOnce() -> T) -> T {
-        self.undo.while_held(step)
+    /// Runs a step that a signal waits for. Where it gives [`Left::ForOthers`], the journal, and nothing else, is
+    /// left to the next writer; else the stage is removed in the end.
+    pub(super) fn while_held<T>(&self, step: impl FnOnce() -> (T, Left)) -> T {
+        self.undo.while_held(|| {
+            let (outcome, left) = step();
+            if left == Left::ForOthers {
+                remove_tree(&self.layout());
+            }
+            (outcome, left)
+        })
     }
 
     /// The staging directory itself.
@@ -165,7 +168,7 @@ pub(super) fn write_synced(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
 
 /// The file that says whose a directory is. It gets its name when it is locked.
 fn own(directory: &Utf8Path) -> Result<File> {
-    let (made, named) = (directory.join("new"), directory.join(OWNER));
+    let (made, named) = (directory.join(UNNAMED), directory.join(OWNER));
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -204,11 +207,22 @@ pub fn remove_abandoned(parent: &Utf8Path, age: Duration) -> Vec<Utf8PathBuf> {
                 remove_tree(&path);
                 true
             }
-            None => is_own_and_old(&path, age) && fs::remove_dir(&path).is_ok(),
+            None => is_own_and_old(&path, age) && remove_unowned(&path),
         };
         removed.extend(went.then_some(path));
     }
     removed
+}
+
+/// Removes one whose maker was killed before it was owned: it is empty, but for what was to be the owner.
+fn remove_unowned(path: &Utf8Path) -> bool {
+    let unnamed = path.join(UNNAMED);
+    let text = fs::read_to_string(&unnamed);
+    if text.is_ok_and(|text| OWNER_TEXT.starts_with(&text)) {
+        // What else is there keeps the directory.
+        let _ = fs::remove_file(&unnamed);
+    }
+    fs::remove_dir(path).is_ok()
 }
 
 /// What is called as a stage is.
