@@ -1,4 +1,4 @@
-//! `finalize` and `lint` on real Debian systems, where `AOH_BOOT_ROOTFS_*` name them (see `contrib/test`): a second run
+//! `finalize` and `lint` on real Debian systems, where `AOH_BOOT_ROOTFS_*` name them (see `contrib/test finalize-real`): a second run
 //! changes nothing, lint finds what it names before and nothing after, dpkg and apt answer as before, every file is
 //! accounted for, Python takes its byte code, and a system that was built on another day has the same layers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
