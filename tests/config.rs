@@ -77,7 +77,7 @@ fn labels_annotations_and_history_say_what_is_in_it() {
     let plain = read_image(&dir.path().join("out"));
     assert_eq!(
         without_plan(&plain.config)["Labels"],
-        json!({"containers.bootc": "1"})
+        json!({"containers.bootc": "1", "org.opencontainers.image.version": "20231114"})
     );
     let commit = &plain.manifest["annotations"]["apt-ostree-helper.commit"];
     assert_eq!(commit, &said["commit"]);

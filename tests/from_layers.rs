@@ -356,17 +356,24 @@ fn a_debian_image_is_split_again_straight_from_a_layout() {
     };
     let rootfs = rootfs.into_string().unwrap();
     let dir = scratch();
-    let (image, again) = (dir.path().join("image"), dir.path().join("again"));
+    let [image, again, third] = ["image", "again", "third"].map(|name| dir.path().join(name));
     let at = |path: &Path| format!("oci:{}", path.display());
     let build = |arguments: &[&str]| -> Value {
         let common = ["build", "-q", "--json", "--timestamp", "1700000000"];
         serde_json::from_str(&run(&[&common, arguments].concat())).unwrap()
     };
-    let first = build(&["--rootfs", &rootfs, "-o", &at(&image)]);
+    build(&["--rootfs", &rootfs, "-o", &at(&image)]);
     let second = build(&["--from", &at(&image), "-o", &at(&again)]);
-    assert_eq!(second["commit"], first["commit"]);
+    // The commit layer of an encapsulated image has /sysroot, which this rootfs has not.
+    let content = |path: &Path| {
+        let layers = read_image(path).manifest["layers"].clone();
+        layers.as_array().unwrap()[1..].to_vec()
+    };
+    assert_eq!(content(&again), content(&image));
+    let third_build = build(&["--from", &at(&again), "-o", &at(&third)]);
+    assert_eq!(third_build["commit"], second["commit"]);
     assert_eq!(
-        read_image(&again).manifest["layers"],
-        read_image(&image).manifest["layers"]
+        read_image(&third).manifest["layers"],
+        read_image(&again).manifest["layers"]
     );
 }
