@@ -1,7 +1,7 @@
 //! The JSON Schemas of what `--json` prints, as contrib/docs/schema has them.
 
 /// The schemas by name: the command, or `build` for every command that makes an image.
-const SCHEMAS: [(&str, &str); 8] = [
+const SCHEMAS: [(&str, &str); 11] = [
     (
         "build",
         include_str!("../../contrib/docs/schema/build.json"),
@@ -20,11 +20,17 @@ const SCHEMAS: [(&str, &str); 8] = [
         include_str!("../../contrib/docs/schema/import.json"),
     ),
     (
+        "index",
+        include_str!("../../contrib/docs/schema/index.json"),
+    ),
+    (
         "inspect",
         include_str!("../../contrib/docs/schema/inspect.json"),
     ),
     ("lint", include_str!("../../contrib/docs/schema/lint.json")),
     ("plan", include_str!("../../contrib/docs/schema/plan.json")),
+    ("pull", include_str!("../../contrib/docs/schema/pull.json")),
+    ("push", include_str!("../../contrib/docs/schema/push.json")),
 ];
 
 /// The schema of that name.
