@@ -208,13 +208,20 @@ vendor_crates() {
     cp "$top/Cargo.lock" "$target/vendor/.Cargo.lock"
 }
 
+# The program as the tests build it, unless AOH_HELPER names one: `helper` is its path.
+build_helper() {
+    # shellcheck disable=SC2034 # for the caller
+    helper=${AOH_HELPER:-$target/debug/apt-ostree-helper}
+    [[ -n ${AOH_HELPER:-} ]] || cargo build --locked --manifest-path "$top/Cargo.toml"
+}
+
 # The program as one static file, without libostree: `static` is its path.
 static_helper() {
     local host
     host=$(rustc -vV | sed -n 's/^host: //p')
     # shellcheck disable=SC2034 # for the caller
-    static=$target/$host/release/apt-ostree-helper
-    RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --manifest-path "$top/Cargo.toml" \
+    static=$target/$host/debug/apt-ostree-helper
+    RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --manifest-path "$top/Cargo.toml" \
         --no-default-features --target "$host"
 }
 

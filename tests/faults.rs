@@ -4,7 +4,7 @@
 //! A sample of all calls in the normal run; every call of every kind with
 //!
 //! ```sh
-//! AOH_FAULTS=all cargo test --release --test faults -- --nocapture
+//! AOH_FAULTS=all cargo test --test faults -- --nocapture
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

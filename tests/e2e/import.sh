@@ -8,7 +8,6 @@ set -euo pipefail
 image=localhost/aoh-e2e-import
 derived=localhost/aoh-e2e-derived
 our_images=("$derived" "$image")
-helper=$target/release/apt-ostree-helper
 registry_pid=
 
 make_rootfs() {
@@ -129,7 +128,7 @@ EOF
 
 start import
 trap 'stop_registry; finish' EXIT
-logged "$work/cargo.log" cargo build --release --locked --manifest-path "$top/Cargo.toml"
+logged "$work/cargo.log" build_helper
 make_rootfs
 timestamp=1700000000
 commit=$("$helper" build -q --json --rootfs "$rootfs" --format-version 1 --compression gzip \

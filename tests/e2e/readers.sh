@@ -7,7 +7,6 @@ set -euo pipefail
 
 image=localhost/aoh-e2e-reader
 our_images=("$image")
-helper=$target/release/apt-ostree-helper
 
 make_rootfs() {
     rootfs=$work/rootfs
@@ -54,7 +53,7 @@ check_format() {
 }
 
 start readers
-logged "$work/cargo.log" cargo build --release --locked --manifest-path "$top/Cargo.toml"
+logged "$work/cargo.log" build_helper
 make_rootfs
 check_format plain
 check_format ostree
