@@ -17,6 +17,7 @@ mod kernel;
 mod layout;
 mod leftovers;
 mod lint;
+mod opt;
 mod package_state;
 mod password_days;
 mod prepare_root;

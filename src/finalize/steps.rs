@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use super::change::Plan;
 use super::system::System;
 use super::{
-    Options, bootc, byte_code, identity, initramfs, kernel, layout, leftovers, package_state,
+    Options, bootc, byte_code, identity, initramfs, kernel, layout, leftovers, opt, package_state,
     password_days, prepare_root, presets, run_tmp, sysusers, var,
 };
 
@@ -22,7 +22,7 @@ pub struct Step {
 }
 
 /// All steps. The initramfs comes last: it is made of what the others leave.
-pub const STEPS: [Step; 14] = [
+pub const STEPS: [Step; 15] = [
     Step {
         name: "kernel",
         summary: "the kernel beside its modules, and known to dpkg there",
@@ -82,6 +82,12 @@ pub const STEPS: [Step; 14] = [
         summary: "Python's byte code records hashes, not times",
         check: nothing,
         plan: byte_code::plan,
+    },
+    Step {
+        name: "opt",
+        summary: "what packages have below /opt, when that is a link, belongs to the image again",
+        check: nothing,
+        plan: opt::plan,
     },
     Step {
         name: "layout",

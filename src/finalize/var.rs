@@ -11,6 +11,7 @@ use anyhow::Result;
 use super::change::Plan;
 use super::diversions::Diversions;
 use super::factory::{self, FACTORY};
+use super::opt;
 use super::root::{Kind, Root};
 use super::system::System;
 use super::tmpfiles;
@@ -75,8 +76,13 @@ pub fn plan<'a>(system: &System<'a>) -> Result<Plan<'a>> {
     let mut plan = Plan::new(root);
     let mut diversions = Diversions::read(system)?;
     let mut files = Vec::new();
+    // In a dry run they are still there.
+    let to_opt = opt::moved(system)?;
     for (path, kind) in root.below("var")? {
         if kind != Kind::File || is_package_state(&path) || is_unfinished(&path) {
+            continue;
+        }
+        if opt::is_moved(&path, &to_opt) {
             continue;
         }
         match is_dropped(&path) {
@@ -148,7 +154,11 @@ fn lines(system: &System<'_>, moved: &[String], made: &[&str]) -> Result<String>
             lines.push((path.to_owned(), format!("{kind} /{name} {rest}\n")));
         }
     };
+    let to_opt = opt::moved(system)?;
     for (path, kind) in will_be(root)? {
+        if opt::is_moved(&path, &to_opt) {
+            continue;
+        }
         match kind {
             Kind::Directory => {
                 if let Some(stat) = root.stat(&path)? {
