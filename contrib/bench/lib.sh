@@ -28,12 +28,13 @@ describe_data() {
     printf '    %s entries, %s\n' "$(find "$rootfs" | wc -l)" "$(du -sh --apparent-size "$rootfs" | cut -f 1)"
 }
 
-# measured FILE COMMAND...: appends wall seconds and the largest process's peak in KiB to FILE.
+# measured FILE COMMAND...: appends wall seconds, the largest process's peak in KiB, and the CPU seconds of user and
+# system to FILE.
 measured() {
     local file=$1
     shift
     # shellcheck disable=SC2016 # for the inner shell
-    /usr/bin/time -f '%e %M' -a -o "$file" bash -c '"$@" >/dev/null' bash "$@"
+    /usr/bin/time -f '%e %M %U %S' -a -o "$file" bash -c '"$@" >/dev/null' bash "$@"
 }
 
 # median FILE COLUMN

@@ -69,6 +69,7 @@ impl AccessArgs {
             retry_times: self.retry_times,
             signing: None,
             architecture: None,
+            takes_any_alone: false,
         })
     }
 
@@ -137,6 +138,29 @@ impl SigningArgs {
             }),
             ..access
         })
+    }
+}
+
+/// How a command reaches registries that writes an image.
+#[derive(Debug, Args)]
+pub struct OutputAccessArgs {
+    #[command(flatten)]
+    pub reading: AccessArgs,
+
+    #[command(flatten)]
+    signing: SigningArgs,
+}
+
+impl OutputAccessArgs {
+    /// What registries ask for, of a command that writes to `destination` and talks to the `others` too.
+    pub fn access<'a>(
+        &self,
+        destination: &'a Destination,
+        others: impl IntoIterator<Item = Option<&'a str>>,
+    ) -> Result<Access> {
+        let hosts = std::iter::once(destination.host()).chain(others);
+        self.signing
+            .add_to(self.reading.access(hosts)?, destination)
     }
 }
 

@@ -217,7 +217,8 @@ pub struct ConfigArgs {
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub cmd: Vec<String>,
 
-    /// Architecture, by its Debian or OCI name [default: the config's, else dpkg's]
+    /// Architecture, by its Debian or OCI name, and which image of an index is read or followed [default: the
+    /// config's, else dpkg's; of an index this machine's]
     #[arg(long, value_name = "ARCH", value_parser = Platform::from_name)]
     pub arch: Option<Platform>,
 }

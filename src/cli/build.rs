@@ -4,7 +4,7 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 use clap::{Args, ValueEnum};
 
-use super::access::{AccessArgs, SigningArgs};
+use super::access::OutputAccessArgs;
 use super::args::{self, CommitArgs, ConfigArgs, LayerArgs, LogArgs, ResultArgs, usage};
 use super::image::image_options;
 use super::previous::PlanArgs;
@@ -71,10 +71,7 @@ pub struct BuildArgs {
     branch: Option<String>,
 
     #[command(flatten)]
-    access: AccessArgs,
-
-    #[command(flatten)]
-    signing: SigningArgs,
+    access: OutputAccessArgs,
 
     #[command(flatten)]
     result: ResultArgs,
@@ -119,32 +116,35 @@ impl BuildArgs {
 pub fn run(args: &BuildArgs) -> Result<()> {
     let mut files = args.result.side_files()?;
     args.plan.add_to(&mut files)?;
-    args.base.check(&args.access)?;
+    args.base.check(&args.access.reading)?;
     args.layers.warn_of_many();
     let timestamp = args.commit.timestamp()?;
     let image = image(args)?;
     let destination = image.destination.clone();
     let (config_host, from_host) = (args.base.host()?, args.source.host()?);
-    let hosts = [
-        destination.host(),
+    let others = [
         args.plan.host(),
         config_host.as_deref(),
         from_host.as_deref(),
     ];
+    let platform = args.image.arch.as_ref();
+    let access = || args.access.access(&destination, others);
     // An ordinary user's process may begin anew here: before standard input is read.
     let admin_dir = args.layers.admindir.as_ref();
-    let mut opened = args.source.open(admin_dir, &args.access, &hosts)?;
+    let mut opened = args.source.open(admin_dir, access, platform)?;
     if args.finalize {
         opened.finalize()?;
     }
-    let access = args.access.access(hosts)?;
-    let access = args.signing.add_to(access, &destination)?;
+    let access = access()?;
     let backend = &args.source.backend;
-    let base = args
-        .base
-        .base(backend, opened.config, timestamp.is_some(), &access)?;
+    let base = args.base.base(
+        backend,
+        opened.config,
+        timestamp.is_some(),
+        &access.for_source_of(platform),
+    )?;
     let image = ImageOptions {
-        previous: args.plan.previous(&access, args.image.arch.as_ref())?,
+        previous: args.plan.previous(&access, platform)?,
         access,
         base,
         ..image

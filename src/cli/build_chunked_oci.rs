@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::access::{AccessArgs, SigningArgs};
+use super::access::OutputAccessArgs;
 use super::args::{self, CommitArgs, ConfigArgs, LayerArgs, LogArgs, ResultArgs};
 use super::image::image_options;
 use super::source::SourceArgs;
@@ -47,10 +47,7 @@ pub struct BuildChunkedOciArgs {
     commit: CommitArgs,
 
     #[command(flatten)]
-    access: AccessArgs,
-
-    #[command(flatten)]
-    signing: SigningArgs,
+    access: OutputAccessArgs,
 
     #[command(flatten)]
     result: ResultArgs,
@@ -72,11 +69,14 @@ pub fn run(args: &BuildChunkedOciArgs) -> Result<()> {
     let previous_host = args.previous_build.as_ref().and_then(Reference::host);
     let from_host = args.source.host()?;
     let destination = image.destination.clone();
-    let hosts = [destination.host(), previous_host, from_host.as_deref()];
+    let access = || {
+        args.access
+            .access(&destination, [previous_host, from_host.as_deref()])
+    };
     let admin_dir = args.layers.admindir.as_ref();
-    let opened = args.source.open(admin_dir, &args.access, &hosts)?;
-    let access = args.access.access(hosts)?;
-    image.access = args.signing.add_to(access, &image.destination)?;
+    let platform = args.image.arch.as_ref();
+    let opened = args.source.open(admin_dir, access, platform)?;
+    image.access = access()?;
     image.previous = previous(args, &image)?;
     image.base = opened.config;
     if timestamp.is_some() {
@@ -112,12 +112,7 @@ fn image(args: &BuildChunkedOciArgs) -> Result<ImageOptions> {
 }
 
 fn previous(args: &BuildChunkedOciArgs, image: &ImageOptions) -> Result<Option<Previous>> {
-    let architecture = args
-        .image
-        .arch
-        .as_ref()
-        .map(|arch| arch.architecture.as_str());
-    let access = image.access.for_architecture(architecture);
+    let access = image.access.for_platform(args.image.arch.as_ref());
     match (
         &args.previous_build,
         Reference::of_destination(&image.destination),

@@ -4,7 +4,7 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
 
-use super::access::{AccessArgs, SigningArgs};
+use super::access::OutputAccessArgs;
 use super::args::{self, CommitArgs, ConfigArgs, FilterArgs, LayerArgs, LogArgs, ResultArgs};
 use super::build::FormatName;
 use super::image::image_options;
@@ -86,10 +86,7 @@ pub struct BuildImageArgs {
     backend: BackendArgs,
 
     #[command(flatten)]
-    access: AccessArgs,
-
-    #[command(flatten)]
-    signing: SigningArgs,
+    access: OutputAccessArgs,
 
     #[command(flatten)]
     result: ResultArgs,
@@ -122,8 +119,7 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
     )?;
     let timestamp = args.commit.timestamp()?;
     let backends = args.backend.enter()?;
-    let access = args.access.access([destination.host(), args.plan.host()])?;
-    let access = args.signing.add_to(access, &destination)?;
+    let access = args.access.access(&destination, [args.plan.host()])?;
     let previous = args.plan.previous(&access, args.image.arch.as_ref())?;
     let id = source::build(
         &backends,

@@ -4,7 +4,7 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
 
-use super::access::{AccessArgs, SigningArgs};
+use super::access::OutputAccessArgs;
 use super::args::{self, ConfigArgs, LayerArgs, LogArgs, ResultArgs, read_config};
 use super::image::image_options;
 use super::{previous, say};
@@ -68,10 +68,7 @@ pub struct EncapsulateArgs {
     previous_build_manifest: Option<Utf8PathBuf>,
 
     #[command(flatten)]
-    access: AccessArgs,
-
-    #[command(flatten)]
-    signing: SigningArgs,
+    access: OutputAccessArgs,
 
     #[command(flatten)]
     result: ResultArgs,
@@ -90,12 +87,12 @@ pub fn run(args: &EncapsulateArgs, usual: FormatVersion) -> Result<()> {
     files.add(args.write_contentmeta_json.as_ref(), content_metadata)?;
     args.layers.warn_of_many();
     args.access
+        .reading
         .refuse_stdin("--image-config", args.image_config.as_ref())?;
     let mut image = image(args, usual)?;
     let destination = image.destination.clone();
     let compared_host = args.compare_with_build.as_ref().and_then(Reference::host);
-    let access = args.access.access([destination.host(), compared_host])?;
-    let access = args.signing.add_to(access, &destination)?;
+    let access = args.access.access(&destination, [compared_host])?;
     // Read before the image is written, which may replace it.
     let compared = match &args.compare_with_build {
         Some(reference) => Some(previous::layer_sizes(reference, &access)?),

@@ -4,7 +4,7 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
 
-use super::access::{AccessArgs, SigningArgs};
+use super::access::OutputAccessArgs;
 use super::args::{self, LogArgs};
 use super::side_file::SideFile;
 use super::transfer::report;
@@ -44,10 +44,7 @@ pub struct IndexArgs {
     json: bool,
 
     #[command(flatten)]
-    access: AccessArgs,
-
-    #[command(flatten)]
-    signing: SigningArgs,
+    access: OutputAccessArgs,
 
     #[command(flatten)]
     log: LogArgs,
@@ -69,13 +66,10 @@ pub fn run(args: &IndexArgs) -> Result<()> {
             "the storage of podman keeps one image of an index; write the index to a layout or a registry".into(),
         ));
     }
-    let hosts = std::iter::once(destination.host());
-    let hosts = hosts.chain(args.parts.iter().map(Reference::host));
+    let hosts = args.parts.iter().map(Reference::host);
     let options = IndexOptions {
         parts: args.parts.clone(),
-        access: args
-            .signing
-            .add_to(args.access.access(hosts)?, &destination)?,
+        access: args.access.access(&destination, hosts)?,
         destination: destination.clone(),
         annotations: args.annotations.iter().cloned().collect(),
         threads: available_threads(),

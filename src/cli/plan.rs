@@ -91,10 +91,10 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
         threads: args.layers.threads(),
     };
     let from_host = args.source.host()?;
-    let hosts = [args.plan.host(), from_host.as_deref()];
+    let access = || args.access.access([args.plan.host(), from_host.as_deref()]);
     let admin_dir = args.layers.admindir.as_ref();
-    let opened = args.source.open(admin_dir, &args.access, &hosts)?;
-    let access = args.access.access(hosts)?;
+    let opened = args.source.open(admin_dir, access, None)?;
+    let access = access()?;
     let image = ImageOptions {
         previous: args.plan.previous(&access, None)?,
         ..image

@@ -54,14 +54,7 @@ impl PlanArgs {
         access: &Access,
         platform: Option<&Platform>,
     ) -> Result<Option<Previous>> {
-        let access = access.for_architecture(None);
-        let access = match platform {
-            Some(platform) => Access {
-                architecture: Some(platform.architecture.clone()),
-                ..access
-            },
-            None => access,
-        };
+        let access = access.for_platform(platform);
         let of_image = |image| Previous::of_image(image, &access, self.previous_required);
         match (&self.plan, &self.previous.0) {
             (None, None) if self.previous_required => Err(usage(

@@ -9,7 +9,7 @@ use super::access::AccessArgs;
 use super::args::{FilterArgs, RootfsArgs, read_config, usage};
 use super::{EndsWith, tell_of_end};
 use crate::finalize;
-use crate::oci::BaseConfig;
+use crate::oci::{BaseConfig, Platform};
 use crate::pipeline::{Place, RootfsOptions};
 use crate::registry::{self, Access, Reference};
 use crate::source::{self, Backends, Choice, Source, Unshared, View};
@@ -116,19 +116,21 @@ impl SourceArgs {
         Ok(reference.and_then(|r| r.host().map(str::to_owned)))
     }
 
-    /// Mounts what is to be mounted. A registry is reached with `access`, by a command that talks to `hosts`.
+    /// Mounts what is to be mounted. A registry is reached with what `access` gives; of an index the image for
+    /// `platform` is read.
     pub fn open(
         &self,
         admin_dir: Option<&String>,
-        access: &AccessArgs,
-        hosts: &[Option<&str>],
+        access: impl Fn() -> Result<Access>,
+        platform: Option<&Platform>,
     ) -> Result<Opened> {
         if let Some(image) = self
             .from
             .as_ref()
             .filter(|image| registry::has_transport(image))
         {
-            return self.open_layers(image, admin_dir, access.access(hosts.iter().copied())?);
+            let access = access()?.for_source_of(platform);
+            return self.open_layers(image, admin_dir, access);
         }
         let source = match (&self.from, &self.container) {
             (Some(image), _) => Source::image(&self.backend.enter()?, image)?,

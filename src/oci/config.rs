@@ -93,6 +93,15 @@ impl Platform {
         })
     }
 
+    /// A name that stands for it in [`Self::from_name`], as far as one does.
+    pub fn name(&self) -> &str {
+        match (self.architecture.as_str(), self.variant.as_deref()) {
+            ("arm", Some("v7")) => "armhf",
+            ("arm", Some("v5")) => "armel",
+            (name, _) => name,
+        }
+    }
+
     /// The platform that this program was built for.
     ///
     /// # Errors

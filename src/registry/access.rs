@@ -13,7 +13,8 @@ use camino::Utf8PathBuf;
 use rustix::fs::{MemfdFlags, Mode, fchmod, memfd_create};
 use serde_json::json;
 
-use super::RegistryName;
+use super::{RegistryName, Signing};
+use crate::oci::Platform;
 
 /// The pause before the first new attempt; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -37,6 +38,8 @@ pub struct Access {
     pub signing: Option<Signing>,
     /// Which image of an index is meant, by a Debian or OCI name; none: the one for this machine.
     pub architecture: Option<String>,
+    /// Whether an image that is in no index is taken whatever it is for.
+    pub takes_any_alone: bool,
 }
 
 impl Access {
@@ -44,7 +47,21 @@ impl Access {
     pub fn for_architecture(&self, architecture: Option<&str>) -> Self {
         Self {
             architecture: architecture.map(str::to_owned),
+            takes_any_alone: false,
             ..self.clone()
+        }
+    }
+
+    /// The same for the image of an index that is for `platform`.
+    pub fn for_platform(&self, platform: Option<&Platform>) -> Self {
+        self.for_architecture(platform.map(Platform::name))
+    }
+
+    /// The same for what an image for `platform` is made of: of an index the one for that; an image alone as it is.
+    pub fn for_source_of(&self, platform: Option<&Platform>) -> Self {
+        Self {
+            takes_any_alone: true,
+            ..self.for_platform(platform)
         }
     }
 
@@ -66,15 +83,6 @@ impl Access {
             _ => Ok(None),
         }
     }
-}
-
-/// Keys by which skopeo signs (sigstore), in files.
-#[derive(Debug, Clone)]
-pub struct Signing {
-    /// The private key.
-    pub key: Utf8PathBuf,
-    /// The passphrase of the key.
-    pub passphrase_file: Option<Utf8PathBuf>,
 }
 
 /// A user's name and password for one registry.

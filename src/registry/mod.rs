@@ -10,15 +10,17 @@ mod open;
 mod proxy;
 mod push;
 mod reference;
+mod signing;
 mod skopeo;
 mod stored;
 mod watch;
 
-pub use access::{Access, Credentials, Signing};
+pub use access::{Access, Credentials};
 pub use destination::Destination;
 pub use failure::{Failure, FailureKind};
 pub use name::RegistryName;
 pub use open::{Description, Image, describe, read_config, read_manifest};
 pub use push::{check_writable, copy, push};
 pub use reference::{Reference, has_transport};
+pub use signing::Signing;
 pub use stored::{Document, Stored, StoredImage};

@@ -114,6 +114,12 @@ impl RegistryName {
         }
     }
 
+    /// The whole name, as a signature has it: with its registry and its tag.
+    pub(super) fn identity(&self) -> String {
+        let tag = self.tag.as_deref().unwrap_or("latest");
+        format!("{}/{}:{tag}", self.host, self.repository)
+    }
+
     /// The name for skopeo, which takes a tag or a digest.
     pub fn for_skopeo(&self) -> String {
         match (&self.tag, self.digest) {

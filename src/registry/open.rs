@@ -137,7 +137,10 @@ impl Found {
 
     fn here(reference: &Reference, access: &Access) -> Result<Self> {
         let (blobs, tag) = open_here(reference)?;
-        let architecture = access.architecture.as_deref();
+        let mut architecture = access.architecture.as_deref();
+        if access.takes_any_alone && read::is_alone(&blobs.index_json()?, tag)? {
+            architecture = None;
+        }
         let manifest = read::read_manifest(blobs.as_ref(), tag, architecture)?;
         let config = read::read_small_blob(blobs.as_ref(), &manifest.config, JSON_LIMIT)?;
         Ok(Self {
@@ -192,6 +195,9 @@ impl Found {
         let Some(wanted) = &access.architecture else {
             return Ok(());
         };
+        if access.takes_any_alone {
+            return Ok(());
+        }
         let wanted = Platform::from_name(wanted)?.architecture;
         let config = self.parsed_config()?;
         if config.architecture == wanted {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::failure::{Failure, FailureKind};
 use super::open::raw_manifest;
-use super::skopeo::{Side, absolute, options, retrying};
+use super::skopeo::{Side, options, retrying};
 use super::watch::{Watched, while_watched};
 use super::{Access, Reference, RegistryName, describe};
 use crate::checksum::Checksum;
@@ -61,7 +61,11 @@ pub fn push(
             path: stage.blob_path(*digest),
         });
         let watched: Vec<Watched> = watched.collect();
-        let send = || retrying(access, name, || send(stage, name, access));
+        let send = || {
+            send_signed(name, descriptor.digest, access, |to, signing| {
+                send(stage, to, access, signing)
+            })
+        };
         let (done, sent) = while_watched(&watched, progress, send);
         progress.end();
         done?;
@@ -71,11 +75,11 @@ pub fn push(
     sent().with_context(|| format!("pushing to {name}"))
 }
 
-fn send(stage: &Stage, name: &RegistryName, access: &Access) -> Result<String> {
+fn send(stage: &Stage, name: &RegistryName, access: &Access, signing: &[String]) -> Result<String> {
     let secret = access.secret_for(name)?;
     // What we have made needs no signature; a machine without a policy has none to ask for one.
     let mut arguments = words(&["--insecure-policy", "copy", "--all", "--preserve-digests"]);
-    arguments.extend(signing(access)?);
+    arguments.extend_from_slice(signing);
     arguments.extend(options(access, Side::Destination, secret.is_some())?);
     // Whatever the path of the stage is, a colon in it too.
     arguments.extend(["oci:.".to_owned(), name.for_skopeo()]);
@@ -105,14 +109,14 @@ pub fn copy(
                 .digest
         }
     };
-    let (source, again) = (from.at(digest), access);
-    retrying(again, to, || {
+    let source = from.at(digest);
+    send_signed(to, digest, access, |to, signing| {
         let (of_source, of_destination) = (access.secret_for(from)?, access.secret_for(to)?);
         let mut arguments = words(&["copy", "--preserve-digests"]);
         if all {
             arguments.push("--all".into());
         }
-        arguments.extend(signing(access)?);
+        arguments.extend_from_slice(signing);
         arguments.extend(options(access, Side::Source, of_source.is_some())?);
         arguments.extend(options(
             access,
@@ -140,19 +144,24 @@ fn run(call: Call, secret: Option<File>) -> Result<String> {
     .run()
 }
 
-/// The options by which skopeo signs what it sends.
-fn signing(access: &Access) -> Result<Vec<String>> {
-    let Some(signing) = &access.signing else {
-        return Ok(Vec::new());
-    };
-    let mut options = vec![
-        "--sign-by-sigstore-private-key".to_owned(),
-        absolute(&signing.key)?,
-    ];
-    if let Some(file) = &signing.passphrase_file {
-        options.extend(["--sign-passphrase-file".to_owned(), absolute(file)?]);
+/// Has `send` send an image with the digest `digest` to `name`. One that is to be signed is sent by its digest first, with its
+/// signature: a tag never names an image that could not be signed.
+fn send_signed<T>(
+    name: &RegistryName,
+    digest: Checksum,
+    access: &Access,
+    send: impl Fn(&RegistryName, &[String]) -> Result<T>,
+) -> Result<T> {
+    if let Some(signing) = &access.signing {
+        let (by_digest, options) = (name.at(digest), signing.options(name)?);
+        retrying(access, name, || send(&by_digest, &options)).map_err(|error| {
+            match signing.remedy(&format!("{error:#}"), name) {
+                Some(remedy) => error.context(format!("signing: {remedy}")),
+                None => error,
+            }
+        })?;
     }
-    Ok(options)
+    retrying(access, name, || send(name, &[]))
 }
 
 /// Compares what the registry has under a name with what was sent.

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::tiny_pause;
@@ -43,6 +43,7 @@ pub struct Faulty {
     /// Host and port.
     pub host: String,
     rules: Arc<Mutex<Vec<Rule>>>,
+    uploaded: Arc<AtomicU64>,
 }
 
 impl Faulty {
@@ -51,15 +52,21 @@ impl Faulty {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let rules = Arc::<Mutex<Vec<Rule>>>::default();
-        let (upstream, shared) = (upstream.to_owned(), rules.clone());
+        let uploaded = Arc::<AtomicU64>::default();
+        let (upstream, shared, counter) = (upstream.to_owned(), rules.clone(), uploaded.clone());
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let (upstream, rules) = (upstream.clone(), shared.clone());
+                let counter = counter.clone();
                 // Whoever hangs up has an error of its own.
-                std::thread::spawn(move || pass_on(client, &upstream, &rules));
+                std::thread::spawn(move || pass_on(client, &upstream, &rules, &counter));
             }
         });
-        Self { host, rules }
+        Self {
+            host,
+            rules,
+            uploaded,
+        }
     }
 
     /// A name of an image behind it.
@@ -70,6 +77,11 @@ impl Faulty {
     /// Has requests at fault from now on.
     pub fn set(&self, rules: Vec<Rule>) {
         *self.rules.lock().unwrap() = rules;
+    }
+
+    /// How many bytes of blobs were sent through it since this was asked last.
+    pub fn uploaded(&self) -> u64 {
+        self.uploaded.swap(0, Ordering::AcqRel)
     }
 
     /// How many faults are still to come.
@@ -83,7 +95,12 @@ impl Faulty {
     }
 }
 
-fn pass_on(mut client: TcpStream, upstream: &str, rules: &Mutex<Vec<Rule>>) -> Option<()> {
+fn pass_on(
+    mut client: TcpStream,
+    upstream: &str,
+    rules: &Mutex<Vec<Rule>>,
+    uploaded: &Arc<AtomicU64>,
+) -> Option<()> {
     let head = head(&mut client)?;
     let mut words = head.split(' ');
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
@@ -141,8 +158,15 @@ fn pass_on(mut client: TcpStream, upstream: &str, rules: &Mutex<Vec<Rule>>) -> O
     );
     server.write_all(sent.as_bytes()).ok()?;
     let (mut from_client, mut to_server) = (client.try_clone().ok()?, server.try_clone().ok()?);
+    let counter = path.contains("/blobs/uploads/").then(|| uploaded.clone());
     std::thread::spawn(move || {
-        let copied = std::io::copy(&mut from_client, &mut to_server);
+        let copied = match counter {
+            Some(counter) => {
+                let mut counted = Counted(&mut to_server, &counter);
+                std::io::copy(&mut from_client, &mut counted)
+            }
+            None => std::io::copy(&mut from_client, &mut to_server),
+        };
         // Who breaks off in the middle gets no answer.
         to_server.shutdown(Shutdown::Write).and(copied)
     });
@@ -176,6 +200,21 @@ fn pass_on(mut client: TcpStream, upstream: &str, rules: &Mutex<Vec<Rule>>) -> O
         client.write_all(&answer).ok()?;
     }
     finish(&mut client)
+}
+
+/// Counts the bytes before they are passed on.
+struct Counted<'a>(&'a mut TcpStream, &'a AtomicU64);
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.1.fetch_add(bytes.len() as u64, Ordering::AcqRel);
+        self.0.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
 }
 
 fn finish(client: &mut TcpStream) -> Option<()> {

@@ -8,6 +8,7 @@ mod image;
 mod place;
 mod registry;
 mod rootfs;
+mod sent;
 mod writer;
 
 use std::fs;
@@ -27,6 +28,8 @@ pub use place::*;
 pub use registry::*;
 #[allow(unused_imports)]
 pub use rootfs::*;
+#[allow(unused_imports)]
+pub use sent::*;
 use tempfile::TempDir;
 #[allow(unused_imports)]
 pub use writer::*;

@@ -21,11 +21,7 @@ pub fn find_manifest(
     architecture: Option<&str>,
 ) -> Result<Descriptor> {
     let images = images(index)?;
-    let is_called = |image: &&Value| name(image) == tag;
-    let mut candidates: Vec<&Value> = images.iter().copied().filter(is_called).collect();
-    if tag.is_none() && candidates.is_empty() {
-        candidates.clone_from(&images);
-    }
+    let candidates = candidates(&images, tag);
     match (candidates.as_slice(), tag) {
         ([], None) => bail!("there is no image in it"),
         ([], Some(tag)) => bail!(
@@ -46,6 +42,25 @@ pub fn find_manifest(
             names(several)
         ),
         (several, _) => choose(several, architecture),
+    }
+}
+
+/// Whether `tag`, or no tag, names one image in the `index.json` of a layout, and no index.
+///
+/// # Errors
+/// When that is damaged.
+pub fn is_alone(index: &Value, tag: Option<&str>) -> Result<bool> {
+    let images = images(index)?;
+    Ok(matches!(candidates(&images, tag).as_slice(), [one] if !is_index(media_type(one))))
+}
+
+/// The images called `tag`; without a tag those without a name, or all where each has one.
+fn candidates<'a>(images: &[&'a Value], tag: Option<&str>) -> Vec<&'a Value> {
+    let is_called = |image: &&Value| name(image) == tag;
+    let called: Vec<&Value> = images.iter().copied().filter(is_called).collect();
+    match tag {
+        None if called.is_empty() => images.to_vec(),
+        _ => called,
     }
 }
 
