@@ -59,7 +59,7 @@ fn what_passes_is_tried_again_and_what_stays_is_told() {
     let proxy = Faulty::before(&registry.host);
     let name = proxy.name("stays/os:1");
     proxy.set(vec![rule("PATCH", UPLOADS, usize::MAX, Fault::Status(500))]);
-    let said = failed(
+    let said = told_no_digest(
         &helper()
             .args(["push", &layout, &name, PLAIN, "--retry-times", "1"])
             .output()
@@ -147,7 +147,7 @@ fn blobs_that_are_cut_short_are_read_again_and_altered_ones_refused() {
         spared: 1,
         ..rule("GET", "/blobs/sha256", usize::MAX, Fault::Alter)
     }]);
-    let said = failed(
+    let said = told_no_digest(
         &helper()
             .args(["pull", &name, &to_fresh, PLAIN])
             .output()
@@ -163,7 +163,7 @@ fn blobs_that_are_cut_short_are_read_again_and_altered_ones_refused() {
         spared: 1,
         ..rule("GET", "/manifests/", usize::MAX, Fault::Alter)
     }]);
-    let said = failed(
+    let said = told_no_digest(
         &helper()
             .args(["push", &layout, &name, PLAIN])
             .output()
@@ -185,7 +185,7 @@ fn blobs_that_are_cut_short_are_read_again_and_altered_ones_refused() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&file, bytes).unwrap();
-    let said = failed(
+    let said = told_no_digest(
         &helper()
             .args(["push", &layout, &proxy.name("damaged:1"), PLAIN])
             .output()
@@ -226,7 +226,7 @@ fn a_registry_killed_in_the_middle_is_completed_by_the_next_push() {
     let arrived = registry.uploads();
     registry.kill();
     held.let_go.store(true, Ordering::Release);
-    let said = failed(&child.wait_with_output().unwrap());
+    let said = told_no_digest(&child.wait_with_output().unwrap());
     for part in [proxy.host.as_str(), "os", "given up"] {
         assert!(said.contains(part), "no {part}: {said}");
     }

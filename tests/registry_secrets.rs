@@ -137,7 +137,7 @@ fn a_password_is_nowhere_to_be_seen() {
 
     // A wrong one is refused, without being told.
     let (output, seen) = run_with_secret(&private, &with_stdin, &format!("nobody:{PASSWORD}"));
-    let said = failed(&output);
+    let said = told_no_digest(&output);
     assert!(seen.is_empty() && !tells(&output.stderr), "{seen:?} {said}");
     for part in [registry.host.as_str(), "os", "refuses", "--creds-stdin"] {
         assert!(said.contains(part), "no {part}: {said}");
@@ -208,13 +208,13 @@ fn credentials_are_found_where_others_keep_them() {
         command.envs(variable).output().unwrap()
     };
     let trusted = ["--cert-dir", cert_dir];
-    let said = failed(&push(&["--authfile", &right], None));
+    let said = told_no_digest(&push(&["--authfile", &right], None));
     assert!(
         said.contains("not to be trusted") && said.contains("--cert-dir"),
         "{said}"
     );
     for authfile in [&[][..], &["--authfile", &other]] {
-        let said = failed(&push(&[&trusted[..], authfile].concat(), None));
+        let said = told_no_digest(&push(&[&trusted[..], authfile].concat(), None));
         assert!(
             said.contains("refuses access") && said.contains(&registry.host),
             "{said}"

@@ -67,7 +67,7 @@ impl Signer {
 
     /// A failure that a user can mend, after which the tag names nothing.
     fn fails(&self, output: &Output, tag: &str, parts: &[&str]) {
-        let said = failed(output);
+        let said = told_no_digest(output);
         for part in parts {
             assert!(said.contains(part), "no {part}: {said}");
         }

@@ -115,7 +115,7 @@ pub fn rule(method: &'static str, part: &'static str, times: usize, fault: Fault
 }
 
 /// Gives the messages of a command that must have failed, and told no digest.
-pub fn failed(output: &Output) -> String {
+pub fn told_no_digest(output: &Output) -> String {
     let said = stderr(output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
