@@ -1,5 +1,10 @@
 //! Images that skopeo signs with a sigstore key. The key in tests/data is of these tests, and its passphrase is known.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
 
 mod common;
 
