@@ -71,9 +71,10 @@ install_missing() {
         sudo=(sudo)
     fi
     printf '    installing %s\n' "${missing[*]}"
+    # Another apt may be at work, as after the start of a machine.
     logged "$target/install.log" "${sudo[@]}" apt-get update
     logged "$target/install.log" "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y --no-install-recommends "${missing[@]}"
+        apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${missing[@]}"
     missing=()
 }
 
