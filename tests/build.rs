@@ -177,7 +177,7 @@ fn the_budget_of_layers_is_kept_and_used() {
 }
 
 #[test]
-fn times_are_zero_in_ostree_and_clamped_in_plain_images() {
+fn times_of_plain_images_can_be_clamped() {
     let dir = scratch();
     let rootfs = tiny(dir.path());
     rootfs
@@ -196,7 +196,14 @@ fn times_are_zero_in_ostree_and_clamped_in_plain_images() {
                 .arg(rootfs.at(path)),
         );
     }
-    let flags = ["--format", "plain", "--timestamp", "1000"];
+    let flags = [
+        "--format",
+        "plain",
+        "--timestamp",
+        "1000",
+        "--mtime",
+        "clamp",
+    ];
     let image = build_image(dir.path(), &rootfs, &flags);
     check_layers(&image, false, 2);
     let time = |path: &str| {

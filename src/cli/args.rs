@@ -15,7 +15,7 @@ use crate::component::ComponentTable;
 use crate::layers::FormatVersion;
 use crate::oci::{self, BaseConfig, Compression, Platform};
 use crate::ostree::SecretKey;
-use crate::pipeline::{Built, Place, RootfsOptions};
+use crate::pipeline::{Built, FileTimes, Place, RootfsOptions};
 use crate::registry::Destination;
 use crate::report::{ProgressMode, TerminalProgress, layer_table, summary_line};
 use crate::tree::{Filter, SpecialFiles};
@@ -82,8 +82,8 @@ impl FilterArgs {
 /// What is said of the commit of a root filesystem.
 #[derive(Debug, Args)]
 pub struct CommitArgs {
-    /// Date of the commit and the image, in seconds since 1970 or as RFC 3339; later file times are
-    /// clamped to it [default: SOURCE_DATE_EPOCH, else the time of the newest file]
+    /// Date of the commit and the image, in seconds since 1970 or as RFC 3339; see --mtime for
+    /// file times after it [default: SOURCE_DATE_EPOCH, else the time of the newest file]
     #[arg(long, value_name = "TIME", value_parser = timestamp)]
     pub timestamp: Option<u64>,
 
@@ -117,6 +117,11 @@ pub struct LayerArgs {
     /// [default: 2; 1 for the compose commands, as in rpm-ostree]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=2))]
     pub format_version: Option<u8>,
+
+    /// Times of the files of a plain image: keep what packages gave and make 0 of what is after the date otherwise, clamp
+    /// what is after the date, or zero
+    #[arg(long, value_name = "RULE", default_value = "keep", value_parser = FileTimes::from_name)]
+    pub mtime: FileTimes,
 
     /// Compression of layers: none, gzip or zstd [default: none for oci: and containers-storage:, gzip for archives and registries]
     #[arg(long, value_name = "METHOD")]

@@ -22,6 +22,7 @@ pub fn image_options(
         access: Access::default(),
         format,
         max_layers: layers.max_layers,
+        times: layers.mtime,
         previous: None,
         base: BaseConfig::default(),
         labels: config.labels.clone(),

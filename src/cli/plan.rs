@@ -74,6 +74,7 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
         destination: Destination::Stdout { tag: None },
         format: args.format.format(&args.layers, FormatVersion::V2, false)?,
         max_layers: args.layers.max_layers,
+        times: args.layers.mtime,
         previous: None,
         access: Access::default(),
         compression: Compression::None,

@@ -78,6 +78,8 @@ pub struct Ownership {
     components: Vec<Component>,
     owners: Vec<ComponentId>,
     made: Vec<bool>,
+    /// The source that each entry was unpacked from.
+    unpacked: Vec<Option<u32>>,
     table: ComponentTable,
     /// The row of the table that has each entry.
     rows: Vec<Option<usize>>,
@@ -112,18 +114,18 @@ impl Ownership {
         let claims: Vec<Claimed> = tree.ids().map(|id| view.claim(id)).collect();
         let sources = Sources::of(installed);
         // Only what was unpacked: an update does not spare what is made anew on every system.
-        let unpacked = |id: EntryId| match (&claims[id.index()], hints[id.index()]) {
-            (
-                Claimed {
-                    owner: Claim::Package(at),
-                    made: false,
-                },
-                None,
-            ) => Some(sources.of_package[*at]),
+        let unpacked = claims.iter().map(|claim| match claim {
+            Claimed {
+                owner: Claim::Package(at),
+                made: false,
+            } => Some(sources.of_package[*at]),
             _ => None,
-        };
-        let unpacked: Vec<Option<u32>> = tree.ids().map(unpacked).collect();
-        let parts = SourceParts::find(tree, &unpacked);
+        });
+        let unpacked: Vec<Option<u32>> = unpacked.collect();
+        let unhinted = unpacked.iter().zip(&hints);
+        let unhinted = unhinted.map(|(source, hint)| source.filter(|_| hint.is_none()));
+        let unhinted: Vec<Option<u32>> = unhinted.collect();
+        let parts = SourceParts::find(tree, &unhinted);
 
         let mut owners = Vec::with_capacity(tree.len());
         for (id, claimed) in tree.ids().zip(&claims) {
@@ -146,6 +148,7 @@ impl Ownership {
             owners,
             table,
             rows,
+            unpacked,
             made: tree
                 .ids()
                 .map(|id| claims[id.index()].made || parts.has_no_time(tree, id))
@@ -166,6 +169,11 @@ impl Ownership {
     /// The line of the user's table that has an entry, if one has.
     pub fn line_of(&self, id: EntryId) -> Option<String> {
         self.rows[id.index()].map(|row| self.table.describe(row))
+    }
+
+    /// The source package that an entry was unpacked from, as a number; none for what was made on the system.
+    pub fn unpacked_from(&self, id: EntryId) -> Option<u32> {
+        self.unpacked[id.index()]
     }
 
     /// Whether the time of an entry tells nothing about its content: it was made on the system from

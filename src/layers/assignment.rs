@@ -11,29 +11,37 @@ use crate::tree::{EntryId, Kind, Tree};
 /// Bytes of a tar header.
 const HEADER: u64 = 512;
 
-/// Equal files of different components are one file from this size on, in bytes. A smaller one is in the layer of each:
+/// Equal files of different components are one object from this size on, in bytes. A smaller one is in the layer of each:
 /// a component must not change because a licence that it shares with another one is gone from there.
 const SHARED: u64 = 1 << 20;
 
-/// Whether files that are hard links of each other stay together, whoever owns them.
+/// What files have in common that are written once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HardLinks {
-    /// They do, as one file in one layer.
-    Keep,
-    /// They do not: a commit knows no hard links, and its image has the layers of the rootfs's.
-    Ignore,
+pub enum Sharing {
+    /// They are one object, in an encapsulated commit, which knows no hard links: equal files of a component, and
+    /// large equal files of different ones.
+    Content,
+    /// They are hard links of each other, in an ordinary image, where equal files are other files.
+    HardLinks,
 }
 
-/// Where each entry is at home. Equal files of a component are one object, in one layer only: they
-/// are at home with the first of them, and so are hard links where they are kept. Empty files, links and empty
-/// directories stay with their own component; other directories come with what is in them.
+/// What is written once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Shared {
+    Content(Checksum, Option<ComponentId>),
+    File(EntryId),
+}
+
+/// Where each entry is at home. Of files that are written once the home is that of the stablest owner: the one with
+/// the lowest chance to change, of those the first by name. So they do not move when a hotter owner comes, goes or changes.
+/// Empty files, links and empty directories stay with their own component; other directories come with what is in them.
 struct Homes<'a> {
-    links: HardLinks,
+    sharing: Sharing,
     tree: &'a Tree,
     objects: &'a ContentObjects,
     ownership: &'a Ownership,
-    /// The first file of a content, among all or those of one component.
-    first: HashMap<(Checksum, Option<ComponentId>), EntryId>,
+    /// Of what is written once, the first file of its stablest owner.
+    home: HashMap<Shared, EntryId>,
 }
 
 impl<'a> Homes<'a> {
@@ -41,57 +49,75 @@ impl<'a> Homes<'a> {
         tree: &'a Tree,
         objects: &'a ContentObjects,
         ownership: &'a Ownership,
-        links: HardLinks,
+        sharing: Sharing,
     ) -> Self {
         let mut homes = Self {
-            links,
+            sharing,
             tree,
             objects,
             ownership,
-            first: HashMap::new(),
+            home: HashMap::new(),
         };
-        for id in tree.ids() {
-            if let (Kind::Regular, 1..) = (tree.entry(id).kind, tree.entry(id).size) {
-                let key = homes.key(id);
-                let first = homes.file(id);
-                homes.first.entry(key).or_insert(first);
+        for id in tree
+            .ids()
+            .filter(|id| tree.entry(*id).kind == Kind::Regular)
+        {
+            let Some(shared) = homes.shared(id) else {
+                continue;
+            };
+            let known = homes.home.get(&shared).copied();
+            if known.is_none_or(|known| homes.is_stabler(id, known)) {
+                homes.home.insert(shared, id);
             }
         }
         homes
     }
 
-    /// The entry that stands for the file `id`: its first hard link, where they are kept.
-    fn file(&self, id: EntryId) -> EntryId {
-        match self.links {
-            HardLinks::Keep => self.tree.inode(id),
-            HardLinks::Ignore => id,
+    /// What a regular file is one of, if it may share anything.
+    fn shared(&self, id: EntryId) -> Option<Shared> {
+        match self.sharing {
+            Sharing::HardLinks => Some(Shared::File(self.tree.inode(id))),
+            Sharing::Content => match self.tree.entry(id).size {
+                0 => None,
+                size => {
+                    let owner = (size < SHARED).then(|| self.ownership.owner(id));
+                    Some(Shared::Content(self.objects.checksum(id), owner))
+                }
+            },
         }
     }
 
-    /// What files have in common that are one file in the image.
-    fn key(&self, id: EntryId) -> (Checksum, Option<ComponentId>) {
-        let owner = self.ownership.owner(self.file(id));
-        let alone = self.tree.entry(id).size < SHARED;
-        (self.objects.checksum(id), alone.then_some(owner))
+    fn is_stabler(&self, one: EntryId, other: EntryId) -> bool {
+        let (one, other) = (self.ownership.owner(one), self.ownership.owner(other));
+        let component = |id: ComponentId| &self.ownership.components()[id.index()];
+        let (a, b) = (component(one), component(other));
+        let order = a.chance.total_cmp(&b.chance).then(a.name.cmp(&b.name));
+        one != other && order.is_lt()
     }
 
     /// The entry whose owner decides about `id`; none for a directory with something in it.
     fn of(&self, id: EntryId) -> Option<EntryId> {
-        let entry = self.tree.entry(id);
-        match entry.kind {
+        match self.tree.entry(id).kind {
             Kind::Directory => self.tree.children(id).is_empty().then_some(id),
-            Kind::Regular if entry.size > 0 => self.first.get(&self.key(id)).copied(),
-            Kind::Regular => Some(self.file(id)),
+            Kind::Regular => {
+                let shared = self.shared(id);
+                let home = shared.and_then(|shared| self.home.get(&shared).copied());
+                home.or(Some(id))
+            }
             Kind::Symlink => Some(id),
         }
     }
 }
 
-/// What each component weighs in a layer, in bytes of tar: headers and padding counted, equal
-/// files once. What directories weigh on disk does not count: it differs between file systems.
-pub fn component_sizes(tree: &Tree, objects: &ContentObjects, ownership: &Ownership) -> Vec<u64> {
-    // Both formats have one plan.
-    let homes = Homes::new(tree, objects, ownership, HardLinks::Ignore);
+/// What each component weighs in a layer, in bytes of tar: headers and padding counted, what is
+/// shared once. What directories weigh on disk does not count: it differs between file systems.
+pub fn component_sizes(
+    tree: &Tree,
+    objects: &ContentObjects,
+    ownership: &Ownership,
+    sharing: Sharing,
+) -> Vec<u64> {
+    let homes = Homes::new(tree, objects, ownership, sharing);
     let mut sizes = vec![0; ownership.components().len()];
     for id in tree.ids() {
         let Some(home) = homes.of(id) else { continue };
@@ -122,13 +148,13 @@ impl Assignment {
         ownership: &Ownership,
         items: &[ComponentId],
         plan: &Plan,
-        links: HardLinks,
+        sharing: Sharing,
     ) -> Self {
         let mut layer_of: HashMap<ComponentId, usize> = HashMap::new();
         for (at, layer) in plan.layers.iter().enumerate() {
             layer_of.extend(layer.items.iter().map(|item| (items[*item], at)));
         }
-        let homes = Homes::new(tree, objects, ownership, links);
+        let homes = Homes::new(tree, objects, ownership, sharing);
         let mut layers = vec![Vec::new(); plan.layers.len()];
         for id in tree.ids() {
             let layer = homes

@@ -9,7 +9,7 @@ mod nodes;
 mod plain;
 mod unpack;
 
-pub use assignment::{Assignment, HardLinks, component_sizes};
+pub use assignment::{Assignment, Sharing, component_sizes};
 pub use encapsulated::{FormatVersion, write_commit_layer, write_content_layer};
 pub use members::Source;
 pub use merge::{Keeper, LayerFile, Merged};

@@ -24,6 +24,7 @@ mod previous;
 mod store;
 mod summary;
 mod system;
+mod times;
 mod transfer;
 mod write;
 
@@ -50,6 +51,7 @@ pub use previous::Previous;
 pub use store::{Committed, StoreOptions};
 pub use summary::{Built, ContentMetadata, LayerSummary};
 use system::{Packages, System};
+pub use times::FileTimes;
 pub use transfer::{IndexOptions, TransferOptions, Transferred, TransferredLayer, index, transfer};
 
 use crate::ostree::Repository;

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 
 use camino::Utf8PathBuf;
 
-use super::{Previous, StoreOptions};
+use super::{FileTimes, Previous, StoreOptions};
 use crate::checksum::Checksum;
 use crate::component::ComponentTable;
 use crate::layers::FormatVersion;
@@ -71,7 +71,7 @@ pub enum Parent {
 #[derive(Debug, Default)]
 pub struct CommitOptions {
     /// The date of commit (and image), in seconds since the epoch; without it the time of the newest
-    /// file. Later file times are clamped to it.
+    /// file.
     pub timestamp: Option<u64>,
     /// The first line of the message.
     pub subject: String,
@@ -102,6 +102,8 @@ pub struct ImageOptions {
     pub max_layers: NonZeroUsize,
     /// An earlier image, whose plan is kept as far as it fits, and whose layers are where they are the same.
     pub previous: Option<Previous>,
+    /// Which times the files of a plain image have.
+    pub times: FileTimes,
     /// How layers are compressed.
     pub compression: Compression,
     /// The config to begin with.

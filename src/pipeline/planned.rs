@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use super::system::System;
 use super::{ContentMetadata, Format, ImageOptions};
 use crate::component::{ComponentId, Ownership};
-use crate::layers::{Assignment, HardLinks, component_sizes};
+use crate::layers::{Assignment, Sharing, component_sizes};
 use crate::plan::{self, Item, Plan};
 
 /// Pulls in a year: the chances of sources are for the time from one to the next, about a month.
@@ -26,7 +26,11 @@ pub struct Planned {
 impl Planned {
     /// Plans the layers of `system`, whose entries belong to the components of `ownership`.
     pub fn new(system: &System, ownership: &Ownership, options: &ImageOptions) -> Self {
-        let sizes = component_sizes(&system.tree, &system.objects, ownership);
+        let sharing = match options.format {
+            Format::Ostree(_) => Sharing::Content,
+            Format::Plain => Sharing::HardLinks,
+        };
+        let sizes = component_sizes(&system.tree, &system.objects, ownership, sharing);
         // In the encapsulated format the first layer is the commit's.
         let budget = match options.format {
             Format::Ostree(_) => NonZeroUsize::new(options.max_layers.get() - 1),
@@ -50,12 +54,8 @@ impl Planned {
             .collect();
         let previous = options.previous.as_ref().map(|p| p.plan.as_slice());
         let plan = plan::plan(&items, budget.unwrap_or(NonZeroUsize::MIN), previous);
-        let links = match options.format {
-            Format::Ostree(_) => HardLinks::Ignore,
-            Format::Plain => HardLinks::Keep,
-        };
         let (tree, objects) = (&system.tree, &system.objects);
-        let assignment = Assignment::new(tree, objects, ownership, &ids, &plan, links);
+        let assignment = Assignment::new(tree, objects, ownership, &ids, &plan, sharing);
         let names = |layer: &plan::PlannedLayer| {
             let names = layer.items.iter().map(|item| items[*item].name.clone());
             let mut names: Vec<String> = names.collect();

@@ -11,13 +11,14 @@ use super::layer_plan::PlannedLayer;
 use super::output::Output;
 use super::planned::Planned;
 use super::system::{Packages, System};
+use super::times::Times;
 use super::{Built, Format, ImageOptions, LayerPlan, LayerSummary, PLAN_LABEL, Previous, labels};
 use crate::checksum::Checksum;
 use crate::layers::{self, Source, write_commit_layer, write_content_layer, write_plain_layer};
 use crate::oci::{Blob, Compression, Image, ImageDetails, Layer, Platform, Stage};
 use crate::parallel;
 use crate::progress::Progress;
-use crate::tree::{EntryId, Kind};
+use crate::tree::EntryId;
 
 /// One layer to write.
 struct Job<'a> {
@@ -87,10 +88,12 @@ pub fn write_image(
         progress,
         names: None,
     };
+    let date = system.timestamp();
+    let times = Times::new(&system.tree, &packages.ownership, options.times, date);
     let writer = LayerWriter {
         source,
         system,
-        packages,
+        times,
         format: options.format,
         compression: options.compression,
         stage: &stage,
@@ -185,7 +188,7 @@ fn jobs<'a>(system: &System, planned: &'a Planned, options: &ImageOptions) -> Ve
 struct LayerWriter<'a> {
     source: Source<'a>,
     system: &'a System,
-    packages: &'a Packages,
+    times: Times<'a>,
     format: Format,
     compression: Compression,
     stage: &'a Stage,
@@ -249,7 +252,7 @@ impl LayerWriter<'_> {
         let objects = &self.system.objects;
         Ok(match (self.format, job.components) {
             (Format::Plain, _) => {
-                write_plain_layer(source, entries, &|id| self.plain_mtime(id), out, buffer)?
+                write_plain_layer(source, entries, &|id| self.times.of(id), out, buffer)?
             }
             (Format::Ostree(_), None) => {
                 write_commit_layer(source, objects, &self.system.commit, entries, out, buffer)?
@@ -258,22 +261,6 @@ impl LayerWriter<'_> {
                 write_content_layer(source, objects, entries, version, out, buffer)?
             }
         })
-    }
-
-    /// The time of an entry of a plain image, never later than the image. What is made anew on
-    /// every system, and directories, which change with whatever was installed last, have the time 0:
-    /// a layer must not change when nothing else does.
-    fn plain_mtime(&self, id: EntryId) -> u64 {
-        let entry = self.system.tree.entry(id);
-        match entry.kind {
-            Kind::Directory | Kind::Symlink => 0,
-            Kind::Regular if self.packages.ownership.is_made(id) => 0,
-            // A time before the epoch has no portable form in a tar header.
-            Kind::Regular => {
-                let time = u64::try_from(entry.mtime).unwrap_or(0);
-                time.min(self.system.timestamp())
-            }
-        }
     }
 }
 
