@@ -240,6 +240,15 @@ flow_build_image() {
         holds "$driver, $backend, build-image: no more than the target" not tar_has "$place/made" opt/second
         holds "$driver, $backend, build-image: the config" grep -q '"Cmd":\["/bin/true"\]' <(config "$place/made")
         nothing_left "$driver, $backend, build-image"
+        "$helper" compose build-image --finalize --backend "$backend" "$place/context" --target first \
+            --build-arg WHAT=this -o "oci:$place/finalized" -- "${build_flags[@]}" >/dev/null 2>"$place/messages"
+        holds "$driver, $backend, build-image --finalize: dpkg's state is the image's" \
+            tar_has "$place/finalized" usr/lib/sysimage/dpkg/status
+        "$helper" compose build-image --backend "$backend" "$place/context" --target first --build-arg WHAT=this \
+            -o "oci:$place/made" -- "${build_flags[@]}" >"$place/digest.again" 2>"$place/messages"
+        holds "$driver, $backend, build-image --finalize: what was built is as it was" \
+            cmp "$place/digest" "$place/digest.again"
+        nothing_left "$driver, $backend, build-image --finalize"
         fails "a build that fails" 'building the image in' "$helper" compose build-image --backend "$backend" \
             "$place/context" --target nosuch -o "oci:$place/x" -- "${build_flags[@]}"
         nothing_left "$driver, $backend, a build that fails"

@@ -39,6 +39,11 @@ boot() {
     printf 'ok: ssh from outside, after %s s\n' $((SECONDS - start))
 }
 
+# Boots the machine unless the phase before has left it running.
+ensure_booted() {
+    [[ -n $machine_pid ]] || boot
+}
+
 credential() {
     printf 'io.systemd.credential.binary:ssh.authorized_keys.root=%s' "$(base64 -w 0 "$1")"
 }
