@@ -33,7 +33,9 @@ use tracing_subscriber::filter::LevelFilter;
 use args::LogArgs;
 
 use crate::layers::FormatVersion;
-use crate::report::{ShownStderr, shown_lines};
+use crate::process::Failed;
+use crate::report::{ShownStderr, shown, shown_lines};
+use crate::tree::Unheld;
 use crate::undo::{self, Notice};
 
 const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 'lint' or 'diff --exit-code' found something, 128 and the number of a signal that ended it.";
@@ -144,7 +146,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             if let Some(EndsWith(status)) = error.downcast_ref() {
                 return ExitCode::from(*status);
             }
-            say(&format!("error: {error:#}{}", access::hint(&error)));
+            say(&format!("error: {}{}", told(&error), access::hint(&error)));
             match error.is::<UsageError>() {
                 true => ExitCode::from(2),
                 false => ExitCode::FAILURE,
@@ -211,7 +213,7 @@ impl std::error::Error for UsageError {}
 
 fn log_to_stderr(level: LevelFilter) {
     let log = tracing_subscriber::fmt()
-        .with_writer(ShownStderr::default)
+        .with_writer(ShownStderr::of_lines)
         .with_ansi(false)
         .with_max_level(level)
         .without_time()
@@ -220,9 +222,22 @@ fn log_to_stderr(level: LevelFilter) {
     let _ = log.try_init();
 }
 
+/// An error with its causes. Only those that are of several lines by themselves are shown as such: a line end in
+/// a name that is in any other breaks no line.
+fn told(error: &anyhow::Error) -> String {
+    let texts = error.chain().map(|cause| {
+        let text = cause.to_string();
+        match cause.is::<Failed>() || cause.is::<Unheld>() {
+            true => text,
+            false => shown(&text).into_owned(),
+        }
+    });
+    texts.collect::<Vec<_>>().join(": ")
+}
+
 /// A line on standard error, as a terminal may see it; that it is closed is no failure.
 fn say(line: &str) {
-    let _ = ShownStderr.write_all(format!("{}\n", line.trim_end()).as_bytes());
+    let _ = ShownStderr::default().write_all(format!("{}\n", line.trim_end()).as_bytes());
 }
 
 /// Lines for a person on standard output, as a terminal may see them.

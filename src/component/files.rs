@@ -20,6 +20,17 @@ pub struct TreeFiles<'a> {
 
 impl Files for TreeFiles<'_> {
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        let Some(mut reader) = self.open(path)? else {
+            return Ok(None);
+        };
+        let mut content = Vec::new();
+        reader
+            .read_to_end(&mut content)
+            .with_context(|| format!("reading {path} of the rootfs"))?;
+        Ok(Some(content))
+    }
+
+    fn open(&self, path: &str) -> Result<Option<Box<dyn Read + '_>>> {
         let Some(id) = self.tree.resolve(path) else {
             return Ok(None);
         };
@@ -32,12 +43,7 @@ impl Files for TreeFiles<'_> {
             size <= MAX_SIZE,
             "{path} in the rootfs has {size} bytes; no package database is larger than {MAX_SIZE}"
         );
-        let mut content = Vec::with_capacity(size as usize);
-        let mut reader = self.contents.open(self.tree, id)?;
-        reader
-            .read_to_end(&mut content)
-            .with_context(|| format!("reading {path} of the rootfs"))?;
-        Ok(Some(content))
+        Ok(Some(Box::new(self.contents.open(self.tree, id)?)))
     }
 
     fn list(&self, path: &str) -> Result<Option<Vec<String>>> {

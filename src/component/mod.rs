@@ -134,10 +134,10 @@ impl Ownership {
                 (None, Claim::Own(component)) => making.component(component),
                 (None, Claim::Package(at)) => {
                     let source = sources.of_package[*at];
-                    let whole = &sources.components[source as usize];
+                    let whole = sources.component(source);
                     match parts.part(id) {
-                        None => making.component(whole),
-                        Some(part) => making.part(tree, &parts, source, part, whole),
+                        None => making.component(&whole),
+                        Some(part) => making.part(tree, &parts, source, part, &whole),
                     }
                 }
             };
@@ -185,35 +185,41 @@ impl Ownership {
 }
 
 /// The sources of the installed packages.
-struct Sources {
+struct Sources<'a> {
     /// For each package, its source.
     of_package: Vec<u32>,
-    components: Vec<Component>,
+    /// Their names, and the chance that they change.
+    all: Vec<(&'a str, f64)>,
 }
 
-impl Sources {
-    fn of(installed: &[Package]) -> Self {
+impl<'a> Sources<'a> {
+    fn of(installed: &'a [Package]) -> Self {
         let mut sources = Self {
             of_package: Vec::with_capacity(installed.len()),
-            components: Vec::new(),
+            all: Vec::new(),
         };
         let mut known: HashMap<&str, u32> = HashMap::new();
         for package in installed {
-            let chance = dpkg::change_chance(&package.source, &package.source_version);
-            let next = sources.components.len() as u32;
-            let source = *known.entry(&package.source).or_insert(next);
+            let chance = dpkg::change_chance(package.source(), package.source_version());
+            let next = sources.all.len() as u32;
+            let source = *known.entry(package.source()).or_insert(next);
             if source == next {
-                sources.components.push(Component {
-                    name: package.source.clone(),
-                    chance,
-                    cause: Some(dpkg::update_of(&package.source).to_owned()),
-                });
+                sources.all.push((package.source(), chance));
             }
-            let component = &mut sources.components[source as usize];
-            component.chance = component.chance.max(chance);
+            let (_, highest) = &mut sources.all[source as usize];
+            *highest = highest.max(chance);
             sources.of_package.push(source);
         }
         sources
+    }
+
+    fn component(&self, source: u32) -> Component {
+        let (name, chance) = self.all[source as usize];
+        Component {
+            name: name.to_owned(),
+            chance,
+            cause: Some(dpkg::update_of(name).to_owned()),
+        }
     }
 }
 

@@ -1,8 +1,6 @@
 //! Rules for what dpkg does not own: each names what it claims and says why it is a component of
 //! its own, or whose it is.
 
-use std::collections::HashMap;
-
 use camino::Utf8Path;
 
 use super::by_hand::installed_by_hand;
@@ -71,7 +69,6 @@ pub struct View<'a> {
     tree: &'a Tree,
     owned: &'a [Option<u32>],
     packages: &'a [Package],
-    packages_by_name: HashMap<&'a str, usize>,
     /// The database's own directory, without a leading slash.
     admin_dir: Option<&'a str>,
 }
@@ -80,12 +77,10 @@ impl<'a> View<'a> {
     /// Rules over `tree`, whose packages own the entries in `owned`.
     pub fn new(tree: &'a Tree, database: Option<&'a Database>, owned: &'a [Option<u32>]) -> Self {
         let packages = database.map_or(&[][..], |database| &database.packages);
-        let by_name = packages.iter().enumerate().rev();
         Self {
             tree,
             owned,
             packages,
-            packages_by_name: by_name.map(|(at, p)| (p.name.as_str(), at)).collect(),
             admin_dir: database.map(|database| database.admin_dir().trim_matches('/')),
         }
     }
@@ -150,9 +145,7 @@ impl<'a> View<'a> {
         let file = path.strip_prefix(self.admin_dir?).ok()?;
         let (stem, _) = file.as_str().strip_prefix("info/")?.rsplit_once('.')?;
         let name = stem.split_once(':').map_or(stem, |(name, _)| name);
-        self.packages_by_name
-            .get(name)
-            .map(|at| Claim::Package(*at))
+        self.named(name).map(Claim::Package)
     }
 
     fn state(&self, path: &Utf8Path) -> Option<Claim> {
@@ -200,7 +193,7 @@ impl<'a> View<'a> {
         }
         let kernel = self.kernel(&version).map(|at| &self.packages[at]);
         Some(Claim::Own(Component {
-            cause: kernel.map(|kernel| dpkg::update_of(&kernel.source).to_owned()),
+            cause: kernel.map(|kernel| dpkg::update_of(kernel.source()).to_owned()),
             name: format!("initramfs/{version}"),
             chance: INITRAMFS_CHANCE,
         }))
@@ -217,7 +210,16 @@ impl<'a> View<'a> {
 
     fn kernel(&self, version: &str) -> Option<usize> {
         let name = format!("linux-image-{version}");
-        self.packages_by_name.get(name.as_str()).copied()
+        self.named(&name)
+    }
+
+    /// The first package of that name; they are sorted by it.
+    fn named(&self, name: &str) -> Option<usize> {
+        let at = self
+            .packages
+            .partition_point(|package| package.name() < name);
+        let package = self.packages.get(at)?;
+        (package.name() == name).then_some(at)
     }
 
     /// What depmod(8) writes about a kernel's modules belongs to that kernel.
@@ -251,9 +253,9 @@ impl<'a> View<'a> {
 
     /// Made by update-ca-certificates(8).
     fn certificates(&self, path: &Utf8Path) -> Option<Claim> {
-        let package = self.packages_by_name.get("ca-certificates")?;
+        let package = self.named("ca-certificates")?;
         path.starts_with("etc/ssl/certs")
-            .then_some(Claim::Package(*package))
+            .then_some(Claim::Package(package))
     }
 
     /// A link belongs to the owner of what it leads to: alternatives, library sonames, enabled units.

@@ -9,6 +9,7 @@
 //! [`change_chance`] is the other half: how likely a source package is to change until the next pull.
 
 use std::collections::BTreeMap;
+use std::io::{Cursor, Read};
 
 use anyhow::{Context, Result, bail};
 
@@ -25,6 +26,7 @@ mod tests;
 
 pub use chance::{change_chance, update_of};
 use diversions::Diversions;
+pub use package::Package;
 use status::Packages;
 pub use version::compare_versions;
 
@@ -41,39 +43,22 @@ pub trait Files {
     /// When the file is there and cannot be read.
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>>;
 
+    /// The same, to be read piece by piece.
+    ///
+    /// # Errors
+    ///
+    /// When the file is there and cannot be read.
+    fn open(&self, path: &str) -> Result<Option<Box<dyn Read + '_>>> {
+        let bytes = self.read(path)?;
+        Ok(bytes.map(|bytes| Box::new(Cursor::new(bytes)) as Box<dyn Read>))
+    }
+
     /// The names in the directory at `path`, sorted; `None` when there is no such directory.
     ///
     /// # Errors
     ///
     /// When the directory is there and cannot be read.
     fn list(&self, path: &str) -> Result<Option<Vec<String>>>;
-}
-
-/// One package whose files are in the rootfs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Package {
-    /// The binary package's name, made of ASCII letters, digits and `+-._`, the first of them a letter or digit.
-    pub name: String,
-    /// The architecture it was built for (`amd64`, `all`); empty when its stanza has none, which dpkg only warns of.
-    pub architecture: String,
-    /// The version, epoch and revision included (deb-version(7)).
-    pub version: String,
-    /// The source package it was built from, made of the same characters as `name`; equal to `name` when the stanza
-    /// has no `Source` field, or one that is no package name.
-    pub source: String,
-    /// The version of that source: what `Source` has in parentheses, else `version`. Unlike `version` it does not
-    /// count the rebuilds of the binary package (`+b1`).
-    pub source_version: String,
-    /// Whether several architectures of it can be installed at once (`Multi-Arch: same`, deb-control(5)).
-    pub multi_arch_same: bool,
-    /// The archive section (`admin`, `contrib/net`); empty when unknown.
-    pub section: String,
-    /// The priority (`required`, `optional`); empty when unknown.
-    pub priority: String,
-    /// Whether the package is `Essential: yes`.
-    pub essential: bool,
-    /// The file in `status.d` the stanza is from; none when it is from `status`.
-    stanza_file: Option<String>,
 }
 
 /// The package database of a rootfs.
@@ -157,7 +142,7 @@ impl Database {
     pub fn paths(&self, files: &dyn Files, package: &Package) -> Result<Vec<String>> {
         let mut paths = owned::read(files, &self.admin_dir, package)?;
         for path in &mut paths {
-            if let Some(target) = self.diversions.target(path, &package.name) {
+            if let Some(target) = self.diversions.target(path, package.name()) {
                 target.clone_into(path);
             }
         }
@@ -168,15 +153,14 @@ impl Database {
     /// counted (of equals the first by name). `None` when no package tells.
     #[must_use]
     pub fn architecture(&self) -> Option<&str> {
-        let of_a_machine =
-            |package: &&Package| !matches!(package.architecture.as_str(), "" | "all");
+        let of_a_machine = |package: &&Package| !matches!(package.architecture(), "" | "all");
         let candidates = self.packages.iter().filter(of_a_machine);
-        if let Some(dpkg) = candidates.clone().find(|package| package.name == "dpkg") {
-            return Some(&dpkg.architecture);
+        if let Some(dpkg) = candidates.clone().find(|package| package.name() == "dpkg") {
+            return Some(dpkg.architecture());
         }
         let mut counts = BTreeMap::<&str, usize>::new();
         for package in candidates {
-            *counts.entry(&package.architecture).or_default() += 1;
+            *counts.entry(package.architecture()).or_default() += 1;
         }
         let most = counts.values().copied().max()?;
         counts
@@ -184,6 +168,13 @@ impl Database {
             .find(|(_, count)| *count == most)
             .map(|(architecture, _)| architecture)
     }
+}
+
+/// Opens a file of the database; its path is in the error.
+fn open<'a>(files: &'a dyn Files, path: &str) -> Result<Option<Box<dyn Read + 'a>>> {
+    files
+        .open(path)
+        .with_context(|| format!("reading {path} of the package database"))
 }
 
 /// Reads a file of the database; its path is in the error.

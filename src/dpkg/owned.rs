@@ -22,8 +22,8 @@ pub(super) fn read(files: &dyn Files, dir: &str, package: &Package) -> Result<Ve
         }
     }
     tracing::debug!(
-        package = package.name,
-        architecture = package.architecture,
+        package = package.name(),
+        architecture = package.architecture(),
         "the package has no list of files"
     );
     Ok(Vec::new())
@@ -32,20 +32,15 @@ pub(super) fn read(files: &dyn Files, dir: &str, package: &Package) -> Result<Ve
 /// What the names of the package's control files begin with, the likeliest first. Packages that are `Multi-Arch: same`
 /// have their architecture in the name.
 fn stems(dir: &str, package: &Package) -> Vec<String> {
-    let Package {
-        name,
-        architecture,
-        stanza_file,
-        ..
-    } = package;
+    let (name, architecture) = (package.name(), package.architecture());
     let mut stems = Vec::new();
-    if let Some(file) = stanza_file {
+    if let Some(file) = package.stanza_file() {
         stems.push(format!("{dir}/status.d/{file}"));
         stems.push(format!("{dir}/status.d/{name}"));
     }
     let plain = format!("{dir}/info/{name}");
     let qualified = format!("{dir}/info/{name}:{architecture}");
-    stems.extend(if package.multi_arch_same {
+    stems.extend(if package.is_multi_arch_same() {
         [qualified, plain]
     } else {
         [plain, qualified]

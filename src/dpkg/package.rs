@@ -1,11 +1,87 @@
 //! From one stanza to a package: what its fields mean (deb-control(5), Debian policy 5.6).
 
-use super::Package;
 use super::stanza::{Fault, Stanza};
+
+/// One package whose files are in the rootfs. Its words are kept in one piece: there may be a million of them.
+#[derive(Debug, Clone)]
+pub struct Package {
+    /// Name, architecture, version, source, the source's version, and the file in `status.d` that the stanza is from
+    /// (none when it is from `status`).
+    text: Box<str>,
+    /// Where each of the first five ends.
+    ends: [u32; 5],
+    is_multi_arch_same: bool,
+    /// Which stanza it is of, counted over all files: a later one replaces an earlier.
+    pub(super) number: u32,
+}
+
+impl Package {
+    fn new(words: [&str; 5], stanza_file: Option<&str>, is_multi_arch_same: bool) -> Self {
+        let mut ends = [0; 5];
+        let mut end = 0;
+        for (at, word) in ends.iter_mut().zip(words) {
+            end += word.len() as u32;
+            *at = end;
+        }
+        let text = words.concat() + stanza_file.unwrap_or_default();
+        Self {
+            text: text.into_boxed_str(),
+            ends,
+            is_multi_arch_same,
+            number: 0,
+        }
+    }
+
+    fn word(&self, at: usize) -> &str {
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let end = self
+            .ends
+            .get(at)
+            .map_or(self.text.len(), |end| *end as usize);
+        &self.text[start as usize..end]
+    }
+
+    /// The binary package's name, made of ASCII letters, digits and `+-._`, the first of them a letter or digit.
+    pub fn name(&self) -> &str {
+        self.word(0)
+    }
+
+    /// The architecture it was built for (`amd64`, `all`); empty when its stanza has none, which dpkg only warns of.
+    pub fn architecture(&self) -> &str {
+        self.word(1)
+    }
+
+    /// The version, epoch and revision included (deb-version(7)).
+    pub fn version(&self) -> &str {
+        self.word(2)
+    }
+
+    /// The source package it was built from, made of the same characters as the name; equal to that when the stanza
+    /// has no `Source` field, or one that is no package name.
+    pub fn source(&self) -> &str {
+        self.word(3)
+    }
+
+    /// The version of that source: what `Source` has in parentheses, else the version. Unlike that it does not
+    /// count the rebuilds of the binary package (`+b1`).
+    pub fn source_version(&self) -> &str {
+        self.word(4)
+    }
+
+    /// Whether several architectures of it can be installed at once (`Multi-Arch: same`, deb-control(5)).
+    pub fn is_multi_arch_same(&self) -> bool {
+        self.is_multi_arch_same
+    }
+
+    /// The file in `status.d` that the stanza is from; none when it is from `status`.
+    pub(super) fn stanza_file(&self) -> Option<&str> {
+        Some(self.word(5)).filter(|file| !file.is_empty())
+    }
+}
 
 /// Makes the package `name` of its stanza, which comes from `stanza_file` in `status.d` if there is one.
 pub(super) fn parse(
-    stanza: &Stanza<'_>,
+    stanza: &Stanza,
     name: &str,
     architecture: &str,
     stanza_file: Option<&str>,
@@ -28,18 +104,9 @@ pub(super) fn parse(
             .map(|found| found.map_or("", |(value, _)| value))
     };
     let (source, source_version) = split_source(text("Source")?, name, version);
-    Ok(Package {
-        name: name.to_owned(),
-        architecture: architecture.to_owned(),
-        version: version.to_owned(),
-        source: source.to_owned(),
-        source_version: source_version.to_owned(),
-        multi_arch_same: text("Multi-Arch")?.eq_ignore_ascii_case("same"),
-        section: text("Section")?.to_owned(),
-        priority: text("Priority")?.to_owned(),
-        essential: text("Essential")?.eq_ignore_ascii_case("yes"),
-        stanza_file: stanza_file.map(str::to_owned),
-    })
+    let words = [name, architecture, version, source, source_version];
+    let is_same = text("Multi-Arch")?.eq_ignore_ascii_case("same");
+    Ok(Package::new(words, stanza_file, is_same))
 }
 
 /// Splits `name (version)`, the form of `Source` where the two differ from the package's own (Debian policy 5.6.1).
@@ -73,7 +140,7 @@ pub(super) fn is_package_name(name: &str) -> bool {
 }
 
 /// The `Architecture`, checked as dpkg does: the names of the lists are made of it.
-pub(super) fn architecture<'a>(stanza: &Stanza<'a>) -> Result<&'a str, Fault> {
+pub(super) fn architecture<'a>(stanza: &'a Stanza) -> Result<&'a str, Fault> {
     let Some((name, line)) = stanza.get("Architecture")? else {
         return Ok("");
     };
@@ -87,13 +154,13 @@ pub(super) fn architecture<'a>(stanza: &Stanza<'a>) -> Result<&'a str, Fault> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use super::super::stanza;
+    use super::super::stanza::Stanzas;
     use super::*;
 
     fn only(fields: &str) -> Package {
         let text = format!("Package: p\nStatus: install ok installed\nVersion: 1-2\n{fields}\n");
-        let stanzas = stanza::parse(text.as_bytes()).unwrap();
-        let stanza = stanzas.first().unwrap();
+        let mut stanzas = Stanzas::new(text.as_bytes(), true);
+        let stanza = stanzas.next().unwrap().unwrap();
         parse(stanza, "p", architecture(stanza).unwrap(), None).unwrap()
     }
 
@@ -112,7 +179,7 @@ mod tests {
         for (field, source, version) in table {
             let package = only(field);
             assert_eq!(
-                (package.source.as_str(), package.source_version.as_str()),
+                (package.source(), package.source_version()),
                 (source, version),
                 "{field}"
             );
@@ -123,26 +190,12 @@ mod tests {
     fn the_other_fields() {
         let bare = only("");
         assert_eq!(
-            (
-                bare.architecture.as_str(),
-                bare.section.as_str(),
-                bare.priority.as_str()
-            ),
-            ("", "", "")
+            (bare.architecture(), bare.is_multi_arch_same()),
+            ("", false)
         );
-        assert_eq!((bare.multi_arch_same, bare.essential), (false, false));
-        let full = only(
-            "essential: yes\nPRIORITY: required\nSection: contrib/net\nArchitecture: kfreebsd-amd64\nMulti-Arch: same\n",
-        );
-        assert_eq!(
-            (
-                full.architecture.as_str(),
-                full.section.as_str(),
-                full.priority.as_str()
-            ),
-            ("kfreebsd-amd64", "contrib/net", "required")
-        );
-        assert_eq!((full.multi_arch_same, full.essential), (true, true));
+        let full = only("ARCHITECTURE: kfreebsd-amd64\nMulti-Arch: Same\n");
+        assert_eq!(full.architecture(), "kfreebsd-amd64");
+        assert!(full.is_multi_arch_same());
         assert!(!only("Multi-Arch: foreign\n").multi_arch_same);
     }
 }

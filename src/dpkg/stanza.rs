@@ -2,6 +2,9 @@
 //!
 //! Everything works on bytes: a description in an old encoding is no reason to refuse a database.
 
+use std::io::{self, BufRead};
+use std::ops::Range;
+
 /// What is wrong with a file, and on which line, counted from 1.
 #[derive(Debug)]
 pub(super) struct Fault {
@@ -18,33 +21,49 @@ impl Fault {
     }
 }
 
+/// Why there is no next stanza.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The file cannot be read.
+    Read(io::Error),
+    /// It is not what dpkg writes.
+    Fault(Fault),
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
 /// A field: its name, the first line of its value without white space around it, and its line. Continuation lines are
 /// left out, as no field the caller needs may have any.
 #[derive(Debug)]
-struct Field<'a> {
+struct Field {
     line: usize,
-    name: &'a [u8],
-    value: &'a [u8],
+    name: Range<usize>,
+    value: Range<usize>,
 }
 
 /// The fields between two empty lines; never without one.
-#[derive(Debug)]
-pub(super) struct Stanza<'a> {
-    fields: Vec<Field<'a>>,
+#[derive(Debug, Default)]
+pub(super) struct Stanza {
+    /// Names and values, which the fields are pieces of.
+    text: Vec<u8>,
+    fields: Vec<Field>,
 }
 
-impl<'a> Stanza<'a> {
+impl Stanza {
     /// The line of the first field.
     pub(super) fn line(&self) -> usize {
         self.fields.first().map_or(0, |field| field.line)
     }
 
     /// The value and line of the field `name`, in whatever case the file writes it; `None` when it is missing or empty.
-    pub(super) fn get(&self, name: &str) -> Result<Option<(&'a str, usize)>, Fault> {
-        let mut found = self
-            .fields
-            .iter()
-            .filter(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
+    pub(super) fn get(&self, name: &str) -> Result<Option<(&str, usize)>, Fault> {
+        let has_name =
+            |field: &&Field| self.text[field.name.clone()].eq_ignore_ascii_case(name.as_bytes());
+        let mut found = self.fields.iter().filter(has_name);
         let Some(field) = found.next() else {
             return Ok(None);
         };
@@ -57,53 +76,92 @@ impl<'a> Stanza<'a> {
                 ),
             ));
         }
-        match std::str::from_utf8(field.value) {
+        let value = &self.text[field.value.clone()];
+        match std::str::from_utf8(value) {
             Ok("") => Ok(None),
             Ok(value) => Ok(Some((value, field.line))),
             Err(_) => Err(Fault::new(
                 field.line,
-                format!("the {name} field is not UTF-8: {}", excerpt(field.value)),
+                format!("the {name} field is not UTF-8: {}", excerpt(value)),
             )),
         }
     }
+
+    fn clear(&mut self) {
+        self.text.clear();
+        self.fields.clear();
+    }
+
+    fn add(&mut self, line: usize, name: &[u8], value: &[u8]) {
+        let mut piece = |bytes: &[u8]| {
+            let start = self.text.len();
+            self.text.extend_from_slice(bytes);
+            start..self.text.len()
+        };
+        let (name, value) = (piece(name), piece(value));
+        self.fields.push(Field { line, name, value });
+    }
 }
 
-/// Splits `bytes` into stanzas.
-pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Stanza<'_>>, Fault> {
-    let mut stanzas = Vec::new();
-    let mut fields: Vec<Field<'_>> = Vec::new();
-    for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.is_empty() {
-            if !fields.is_empty() {
-                stanzas.push(Stanza {
-                    fields: std::mem::take(&mut fields),
-                });
-            }
-        } else if line.starts_with(b" ") || line.starts_with(b"\t") {
-            if fields.is_empty() && !line.trim_ascii().is_empty() {
-                return Err(Fault::new(
-                    number,
-                    format!("a continuation line without a field: {}", excerpt(line)),
-                ));
-            }
-        } else if let Some((name, value)) = split_field(line) {
-            fields.push(Field {
-                line: number,
-                name,
-                value,
-            });
-        } else {
-            return Err(Fault::new(
-                number,
-                format!("neither a field nor a continuation line: {}", excerpt(line)),
-            ));
+/// The stanzas of a file, one at a time: a database may be large, and only a part of it is needed.
+pub(super) struct Stanzas<R> {
+    reader: R,
+    /// Whether every line has an end.
+    strict: bool,
+    line: usize,
+    buffer: Vec<u8>,
+    stanza: Stanza,
+}
+
+impl<R: BufRead> Stanzas<R> {
+    /// Those that `reader` gives. Where `strict`, a last line without an end is a fault.
+    pub(super) fn new(reader: R, strict: bool) -> Self {
+        Self {
+            reader,
+            strict,
+            line: 0,
+            buffer: Vec::new(),
+            stanza: Stanza::default(),
         }
     }
-    if !fields.is_empty() {
-        stanzas.push(Stanza { fields });
+
+    /// The next one; none at the end.
+    pub(super) fn next(&mut self) -> Result<Option<&Stanza>, Failure> {
+        self.stanza.clear();
+        loop {
+            self.buffer.clear();
+            let got = self.reader.read_until(b'\n', &mut self.buffer);
+            if got.map_err(Failure::Read)? == 0 {
+                break;
+            }
+            self.line += 1;
+            let line = match self.buffer.strip_suffix(b"\n") {
+                Some(line) => line,
+                None if self.strict => {
+                    let what = "the file ends in the middle of a line";
+                    return Err(Fault::new(self.line, what).into());
+                }
+                None => &self.buffer,
+            };
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.is_empty() {
+                if !self.stanza.fields.is_empty() {
+                    break;
+                }
+            } else if line.starts_with(b" ") || line.starts_with(b"\t") {
+                if self.stanza.fields.is_empty() && !line.trim_ascii().is_empty() {
+                    let what = format!("a continuation line without a field: {}", excerpt(line));
+                    return Err(Fault::new(self.line, what).into());
+                }
+            } else if let Some((name, value)) = split_field(line) {
+                self.stanza.add(self.line, name, value);
+            } else {
+                let what = format!("neither a field nor a continuation line: {}", excerpt(line));
+                return Err(Fault::new(self.line, what).into());
+            }
+        }
+        Ok((!self.stanza.fields.is_empty()).then_some(&self.stanza))
     }
-    Ok(stanzas)
 }
 
 /// Splits `Name: value`. A name is of printable ASCII and starts with neither `#` nor `-` (deb822(5)).
@@ -134,13 +192,24 @@ mod tests {
     type Value = Option<(String, usize)>;
 
     fn values(text: &[u8], name: &str) -> Vec<Value> {
-        let value = |stanza: &Stanza<'_>| {
-            stanza
-                .get(name)
-                .unwrap()
-                .map(|(value, line)| (value.to_owned(), line))
-        };
-        parse(text).unwrap().iter().map(value).collect()
+        let mut stanzas = Stanzas::new(text, false);
+        let mut values = Vec::new();
+        while let Some(stanza) = stanzas.next().unwrap() {
+            let value = stanza.get(name).unwrap();
+            values.push(value.map(|(value, line)| (value.to_owned(), line)));
+        }
+        values
+    }
+
+    fn fault(text: &[u8]) -> Fault {
+        let mut stanzas = Stanzas::new(text, false);
+        loop {
+            match stanzas.next() {
+                Ok(found) => assert!(found.is_some(), "no fault in {}", text.escape_ascii()),
+                Err(Failure::Fault(fault)) => return fault,
+                Err(Failure::Read(error)) => panic!("{error}"),
+            }
+        }
     }
 
     #[test]
@@ -194,7 +263,7 @@ mod tests {
             (b"two words: x\n", 1, "neither a field"),
         ];
         for (text, line, what) in table {
-            let fault = parse(text).unwrap_err();
+            let fault = fault(text);
             assert_eq!(fault.line, line, "{}", text.escape_ascii());
             assert!(fault.what.contains(what), "{}", fault.what);
         }
@@ -202,8 +271,8 @@ mod tests {
 
     #[test]
     fn a_field_is_there_once_and_utf8() {
-        let stanzas = parse(b"A: 1\nB: \xff\na: 2\n").unwrap();
-        let stanza = stanzas.first().unwrap();
+        let mut stanzas = Stanzas::new(&b"A: 1\nB: \xff\na: 2\n"[..], true);
+        let stanza = stanzas.next().unwrap().unwrap();
         let twice = stanza.get("A").unwrap_err();
         assert_eq!(
             (twice.line, twice.what.contains("second A field")),

@@ -1,12 +1,12 @@
 //! Which stanzas the database has, and which of them are of packages that are installed.
 
-use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 
 use anyhow::{Error, Result, anyhow};
 
 use super::package::{self, is_package_name};
-use super::stanza::{self, Fault, Stanza};
-use super::{Files, Package, list, read};
+use super::stanza::{Failure, Fault, Stanza, Stanzas};
+use super::{Files, Package, list, open};
 
 /// Files that builders of images without dpkg put beside the stanzas in `status.d`; anything else there is a stanza file.
 const CONTROL_FILES: [&str; 12] = [
@@ -24,9 +24,23 @@ const CONTROL_FILES: [&str; 12] = [
     ".symbols",
 ];
 
-/// Packages by name and architecture; a later stanza replaces an earlier one of the same package, as in dpkg.
+/// What all stanzas say, in their order; a later stanza replaces an earlier one of the same package, as in dpkg.
 #[derive(Debug, Default)]
-pub(super) struct Packages(BTreeMap<(String, String), Package>);
+pub(super) struct Packages {
+    present: Vec<Package>,
+    gone: Vec<Gone>,
+    /// How many stanzas there were.
+    count: u32,
+}
+
+/// A package that is no longer there.
+#[derive(Debug)]
+struct Gone {
+    name: Box<str>,
+    /// Empty for any: what is left of a purged package names none.
+    architecture: Box<str>,
+    number: u32,
+}
 
 impl Packages {
     /// Adds the stanzas of `status` in the directory `dir`, and those of the journal an interrupted dpkg has not yet
@@ -37,11 +51,13 @@ impl Packages {
             "repair the package database in the root filesystem (run `dpkg --configure -a` there, \
              or restore {path} from {path}-old)"
         );
-        let Some(bytes) = read(files, &path)? else {
+        let Some(file) = open(files, &path)? else {
             return Ok(false);
         };
-        self.add_written_by_dpkg(&bytes)
-            .map_err(|fault| broken(&path, &fault, &remedy))?;
+        // dpkg ends every line, the last one too: a file that ends within a line was cut off, and its last value
+        // with it.
+        self.add(Stanzas::new(BufReader::new(file), true), None)
+            .map_err(|failure| broken(&path, failure, &remedy))?;
 
         let updates = format!("{dir}/updates");
         for name in list(files, &updates)?.unwrap_or_default() {
@@ -49,9 +65,9 @@ impl Packages {
                 continue;
             }
             let path = format!("{updates}/{name}");
-            if let Some(bytes) = read(files, &path)? {
-                self.add_written_by_dpkg(&bytes)
-                    .map_err(|fault| broken(&path, &fault, &remedy))?;
+            if let Some(file) = open(files, &path)? {
+                self.add(Stanzas::new(BufReader::new(file), true), None)
+                    .map_err(|failure| broken(&path, failure, &remedy))?;
             }
         }
         Ok(true)
@@ -68,60 +84,82 @@ impl Packages {
                 continue;
             }
             let path = format!("{directory}/{name}");
-            let Some(bytes) = read(files, &path)? else {
+            let Some(file) = open(files, &path)? else {
                 continue;
             };
             let remedy = format!(
                 "write the file again from the package (`dpkg-deb --field`), or remove {path}"
             );
-            self.add(&bytes, Some(&name))
-                .map_err(|fault| broken(&path, &fault, &remedy))?;
+            self.add(Stanzas::new(BufReader::new(file), false), Some(&name))
+                .map_err(|failure| broken(&path, failure, &remedy))?;
         }
         Ok(true)
     }
 
     /// The packages, sorted by name and architecture.
     pub(super) fn into_sorted(self) -> Vec<Package> {
-        self.0.into_values().collect()
+        let mut packages = self.present;
+        packages.sort_unstable_by(|a, b| key(a).cmp(&key(b)).then(b.number.cmp(&a.number)));
+        // The last of each is the first now.
+        packages.dedup_by(|later, first| key(later) == key(first));
+        let mut gone = self.gone;
+        gone.sort_unstable_by(|a, b| a.key().cmp(&b.key()).then(b.number.cmp(&a.number)));
+        gone.dedup_by(|later, first| later.key() == first.key());
+        let last = |key: (&str, &str)| {
+            let found = gone.binary_search_by(|gone| gone.key().cmp(&key));
+            found.map_or(0, |at| gone[at].number)
+        };
+        packages.retain(|package| {
+            let (name, architecture) = key(package);
+            package.number > last((name, "")).max(last((name, architecture)))
+        });
+        packages
     }
 
-    /// dpkg ends every line, the last one too: a file that ends within a line was cut off, and its last value with it.
-    fn add_written_by_dpkg(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        if bytes.last().is_some_and(|last| *last != b'\n') {
-            let line = bytes.split(|byte| *byte == b'\n').count();
-            return Err(Fault::new(line, "the file ends in the middle of a line"));
-        }
-        self.add(bytes, None)
-    }
-
-    fn add(&mut self, bytes: &[u8], stanza_file: Option<&str>) -> Result<(), Fault> {
-        for stanza in stanza::parse(bytes)? {
+    fn add(
+        &mut self,
+        mut stanzas: Stanzas<impl BufRead>,
+        stanza_file: Option<&str>,
+    ) -> Result<(), Failure> {
+        while let Some(stanza) = stanzas.next()? {
             let (name, line) = stanza
                 .get("Package")?
                 .ok_or_else(|| Fault::new(stanza.line(), "a stanza without a Package field"))?;
             if !is_package_name(name) {
-                return Err(Fault::new(line, format!("not a package name: {name:?}")));
+                return Err(Fault::new(line, format!("not a package name: {name:?}")).into());
             }
-            let architecture = package::architecture(&stanza)?;
-            if is_present(&stanza, name, stanza_file.is_some())? {
-                let package = package::parse(&stanza, name, architecture, stanza_file)?;
-                self.0
-                    .insert((name.to_owned(), architecture.to_owned()), package);
-            } else if architecture.is_empty() {
-                // What is left of a purged package names no architecture.
-                self.0.retain(|(known, _), _| known != name);
+            let architecture = package::architecture(stanza)?;
+            self.count += 1;
+            if is_present(stanza, name, stanza_file.is_some())? {
+                let mut package = package::parse(stanza, name, architecture, stanza_file)?;
+                package.number = self.count;
+                self.present.push(package);
             } else {
-                self.0.remove(&(name.to_owned(), architecture.to_owned()));
+                self.gone.push(Gone {
+                    name: name.into(),
+                    architecture: architecture.into(),
+                    number: self.count,
+                });
             }
         }
         Ok(())
     }
 }
 
+impl Gone {
+    fn key(&self) -> (&str, &str) {
+        (&self.name, &self.architecture)
+    }
+}
+
+fn key(package: &Package) -> (&str, &str) {
+    (package.name(), package.architecture())
+}
+
 /// Whether the files of the package are there: the last of the three words of `Status` is a state in which
 /// dpkg(1) has unpacked them, at least in part. In `status.d` the stanza is the package's control file, which has no
 /// status.
-fn is_present(stanza: &Stanza<'_>, name: &str, status_is_optional: bool) -> Result<bool, Fault> {
+fn is_present(stanza: &Stanza, name: &str, status_is_optional: bool) -> Result<bool, Fault> {
     let Some((status, line)) = stanza.get("Status")? else {
         if status_is_optional {
             return Ok(true);
@@ -149,12 +187,17 @@ fn is_present(stanza: &Stanza<'_>, name: &str, status_is_optional: bool) -> Resu
     }
 }
 
-fn broken(path: &str, fault: &Fault, remedy: &str) -> Error {
-    anyhow!(
-        "reading the package database: {path}, line {}: {}; {remedy}",
-        fault.line,
-        fault.what
-    )
+fn broken(path: &str, failure: Failure, remedy: &str) -> Error {
+    match failure {
+        Failure::Read(error) => {
+            Error::new(error).context(format!("reading {path} of the package database"))
+        }
+        Failure::Fault(fault) => anyhow!(
+            "reading the package database: {path}, line {}: {}; {remedy}",
+            fault.line,
+            fault.what
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -166,8 +209,11 @@ mod tests {
 
     fn load(text: &str) -> Result<Vec<Package>, Fault> {
         let mut packages = Packages::default();
-        packages.add_written_by_dpkg(text.as_bytes())?;
-        Ok(packages.into_sorted())
+        match packages.add(Stanzas::new(text.as_bytes(), true), None) {
+            Ok(()) => Ok(packages.into_sorted()),
+            Err(Failure::Fault(fault)) => Err(fault),
+            Err(Failure::Read(error)) => panic!("{error}"),
+        }
     }
 
     #[test]
@@ -207,7 +253,7 @@ mod tests {
             load(&text)
                 .unwrap()
                 .into_iter()
-                .map(|package| package.architecture + "=" + &package.version)
+                .map(|package| format!("{}={}", package.architecture(), package.version()))
                 .collect()
         };
         assert_eq!(versions(both.clone()), ["amd64=1", "i386=1"]);
@@ -284,9 +330,9 @@ mod tests {
         #[test]
         fn any_bytes_make_no_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let mut packages = Packages::default();
-            let _ = packages.add(&bytes, None);
-            let _ = packages.add(&bytes, Some("file"));
-            let _ = packages.add_written_by_dpkg(&bytes);
+            for (strict, file) in [(false, None), (false, Some("file")), (true, None)] {
+                let _ = packages.add(Stanzas::new(&bytes[..], strict), file);
+            }
         }
 
         #[test]
@@ -295,8 +341,8 @@ mod tests {
                       (install ok installed|a|b1|[ -~]{0,12}|\\PC{0,4})\n){0,12}"
         ) {
             for package in load(&text).unwrap_or_default() {
-                prop_assert!(is_package_name(&package.name) && is_package_name(&package.source));
-                prop_assert!(!package.version.is_empty() && !package.source_version.is_empty());
+                prop_assert!(is_package_name(package.name()) && is_package_name(package.source()));
+                prop_assert!(!package.version().is_empty() && !package.source_version().is_empty());
             }
         }
     }

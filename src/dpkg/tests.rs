@@ -28,7 +28,7 @@ impl Fake {
         let package = database
             .packages
             .iter()
-            .find(|package| package.name == name)
+            .find(|package| package.name() == name)
             .unwrap();
         database.paths(self, package).unwrap()
     }
@@ -73,7 +73,7 @@ fn names(database: &Database) -> Vec<&str> {
     database
         .packages
         .iter()
-        .map(|package| package.name.as_str())
+        .map(|package| package.name())
         .collect()
 }
 
@@ -160,7 +160,7 @@ fn packages_are_sorted_by_name_and_architecture() {
     let order: Vec<(&str, &str)> = database
         .packages
         .iter()
-        .map(|package| (package.name.as_str(), package.architecture.as_str()))
+        .map(|package| (package.name(), package.architecture()))
         .collect();
     assert_eq!(
         order,
@@ -284,7 +284,7 @@ fn packages_added_to_such_an_image() {
     let versions: Vec<String> = database
         .packages
         .iter()
-        .map(|package| format!("{}={}", package.name, package.version))
+        .map(|package| format!("{}={}", package.name(), package.version()))
         .collect();
     assert_eq!(versions, ["a=1", "b=0", "c=1"]);
 }

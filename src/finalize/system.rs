@@ -37,7 +37,7 @@ impl<'a> System<'a> {
             for path in paths.collect::<Result<Vec<_>>>()?.into_iter().flatten() {
                 owners.insert(
                     path.trim_start_matches('/').to_owned(),
-                    package.name.clone(),
+                    package.name().to_owned(),
                 );
             }
         }

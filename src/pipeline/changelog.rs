@@ -17,6 +17,12 @@ const LIMIT: u64 = 8 << 20;
 /// Entries of one source that are told.
 const MAX_ENTRIES: usize = 100;
 
+/// Bytes of the entries of one source that are told, and of all sources together.
+const ENTRY_BYTES: usize = 1 << 20;
+const ALL_BYTES: usize = 64 << 20;
+/// What a line takes beside its text.
+const LINE: usize = 48;
+
 /// A source that was updated, with what its changelog says.
 #[derive(Debug, Clone, Serialize)]
 pub struct ChangedSource {
@@ -75,10 +81,11 @@ impl Difference {
         let first = places.values().filter_map(|paths| paths.first());
         let wanted: BTreeSet<String> = first.cloned().collect();
         let contents = read_files(reference, access, new, &wanted)?;
+        let mut left = ALL_BYTES;
         for source in &mut self.sources {
             let place = places.get(&source.name).and_then(|paths| paths.first());
             if let Some(content) = place.and_then(|path| contents.get(path)) {
-                source.read(content);
+                source.read(content, &mut left);
             }
         }
         Ok(())
@@ -91,8 +98,8 @@ impl ChangedSource {
         compare_versions(&self.to, &self.from).is_lt()
     }
 
-    /// Reads a changelog, compressed or not.
-    fn read(&mut self, content: &[u8]) {
+    /// Reads a changelog, compressed or not, and keeps no more than `left` bytes of it, which become fewer.
+    fn read(&mut self, content: &[u8], left: &mut usize) {
         let mut text = Vec::new();
         let read = match content.starts_with(&[0x1f, 0x8b]) {
             true => flate2::read::MultiGzDecoder::new(content)
@@ -103,7 +110,21 @@ impl ChangedSource {
         if let Err(error) = read {
             tracing::warn!("the changelog of {} cannot be read: {error}", self.name);
         }
-        self.entries = entries(&String::from_utf8_lossy(&text), &self.from, &self.to);
+        let mut own = ENTRY_BYTES.min(*left);
+        *left -= own;
+        self.entries = entries(
+            &String::from_utf8_lossy(&text),
+            &self.from,
+            &self.to,
+            &mut own,
+        );
+        if own == 0 {
+            tracing::warn!(
+                "the changelog of {} tells too much of this update; the rest of it is left out",
+                self.name
+            );
+        }
+        *left += own;
         let cves: BTreeSet<String> = self
             .entries
             .iter()
@@ -129,8 +150,8 @@ fn rank(urgency: &str) -> usize {
         .map_or(0, |at| at + 1)
 }
 
-/// The entries with versions above `from` and not above `to`.
-fn entries(text: &str, from: &str, to: &str) -> Vec<ChangelogEntry> {
+/// The entries with versions above `from` and not above `to`, up to `left` bytes of them, which become fewer.
+fn entries(text: &str, from: &str, to: &str, left: &mut usize) -> Vec<ChangelogEntry> {
     let mut entries: Vec<ChangelogEntry> = Vec::new();
     let mut is_open = false;
     for line in text.lines() {
@@ -140,6 +161,9 @@ fn entries(text: &str, from: &str, to: &str) -> Vec<ChangelogEntry> {
             }
             is_open = compare_versions(&entry.version, to).is_le();
             if is_open {
+                if !spend(left, line.len()) {
+                    break;
+                }
                 entries.push(entry);
             }
         } else if line.starts_with(" -- ") {
@@ -147,12 +171,24 @@ fn entries(text: &str, from: &str, to: &str) -> Vec<ChangelogEntry> {
         } else if let (true, Some(entry), Some(change)) =
             (is_open, entries.last_mut(), line.strip_prefix("  "))
         {
-            if !change.trim().is_empty() {
-                entry.changes.push(change.trim_end().to_owned());
+            let change = change.trim_end();
+            if change.is_empty() {
+                continue;
             }
+            if !spend(left, change.len()) {
+                break;
+            }
+            entry.changes.push(change.to_owned());
         }
     }
     entries
+}
+
+/// Takes what a line of that length takes from `left`; whether there was as much.
+fn spend(left: &mut usize, bytes: usize) -> bool {
+    let rest = left.checked_sub(bytes + LINE);
+    *left = rest.unwrap_or(0);
+    rest.is_some()
 }
 
 /// `SOURCE (VERSION) DISTRIBUTIONS; urgency=URGENCY`
@@ -232,7 +268,7 @@ openssl (3.0.1-1) bookworm; urgency=critical
             urgency: None,
             entries: Vec::new(),
         };
-        source.read(TEXT.as_bytes());
+        source.read(TEXT.as_bytes(), &mut { ALL_BYTES });
         let versions: Vec<&str> = source.entries.iter().map(|e| e.version.as_str()).collect();
         assert_eq!(versions, ["3.0.2-1~deb12u2", "3.0.2-1~deb12u1"]);
         assert_eq!(source.entries[1].changes, ["[ B ]", "* Older."]);
@@ -240,7 +276,7 @@ openssl (3.0.1-1) bookworm; urgency=critical
         assert!(source.security);
         assert_eq!(source.urgency.as_deref(), Some("high"));
         source.from = "3.0.2-1~deb12u1".to_owned();
-        source.read(b"\x1f\x8bdamaged");
+        source.read(b"\x1f\x8bdamaged", &mut { ALL_BYTES });
         assert!(source.entries.is_empty() && !source.security);
     }
 }

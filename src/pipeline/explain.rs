@@ -56,7 +56,7 @@ pub fn explained(
         };
         (name.clone(), rule)
     } else if let Some(package) = installed(packages, what) {
-        let name = package.source.clone();
+        let name = package.source().to_owned();
         let rule = rule(&name, Kind::Regular);
         (name, rule)
     } else if let Some(item) = known(what) {
@@ -100,7 +100,7 @@ fn installed<'a>(packages: &'a Packages, what: &str) -> Option<&'a Package> {
         None => (what, None),
     };
     packages.installed.iter().find(|package| {
-        package.name == name && architecture.is_none_or(|wanted| package.architecture == wanted)
+        package.name() == name && architecture.is_none_or(|wanted| package.architecture() == wanted)
     })
 }
 

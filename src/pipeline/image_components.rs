@@ -70,7 +70,11 @@ impl FileOwners {
         let mut owners = Self {
             components: known.map(|c| (c.name.clone(), c.chance)).collect(),
             packages: database.map_or_else(Vec::new, |database| {
-                database.packages.iter().map(|p| p.name.clone()).collect()
+                database
+                    .packages
+                    .iter()
+                    .map(|p| p.name().to_owned())
+                    .collect()
             }),
             by_path: HashMap::with_capacity(files.len()),
         };

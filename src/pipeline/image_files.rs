@@ -263,6 +263,12 @@ impl dpkg::Files for DatabaseFiles<'_> {
         Ok(held.map(|held| held.bytes.clone()))
     }
 
+    fn open(&self, path: &str) -> Result<Option<Box<dyn Read + '_>>> {
+        let content = self.0.find(path).and_then(|node| node.kept.as_ref());
+        let held = content.and_then(|content| content.database.as_ref());
+        Ok(held.map(|held| Box::new(held.bytes.as_slice()) as Box<dyn Read>))
+    }
+
     fn list(&self, path: &str) -> Result<Option<Vec<String>>> {
         Ok(self.0.names(path))
     }

@@ -165,11 +165,11 @@ fn packages(database: Database) -> Vec<InspectedPackage> {
         .packages
         .into_iter()
         .map(|package| InspectedPackage {
-            name: package.name,
-            architecture: package.architecture,
-            version: package.version,
-            source: package.source,
-            source_version: package.source_version,
+            name: package.name().to_owned(),
+            architecture: package.architecture().to_owned(),
+            version: package.version().to_owned(),
+            source: package.source().to_owned(),
+            source_version: package.source_version().to_owned(),
         });
     let mut packages: Vec<InspectedPackage> = packages.collect();
     packages.sort();

@@ -292,11 +292,11 @@ impl Call {
                         "" => String::new(),
                         said => format!("; it said: {said}"),
                     };
-                    bail!(
+                    return Err(Error::new(Failed(format!(
                         "'{}' did not end within {} s{said}",
                         self.name(),
                         limit.as_secs()
-                    );
+                    ))));
                 }
                 _ => std::thread::sleep(POLL),
             }
@@ -305,7 +305,10 @@ impl Call {
             let messages = outcome.messages();
             match messages.trim() {
                 "" => bail!("'{}' failed ({status})", self.name()),
-                said => bail!("'{}' failed ({status}): {said}", self.name()),
+                said => {
+                    let text = format!("'{}' failed ({status}): {said}", self.name());
+                    return Err(Error::new(Failed(text)));
+                }
             }
         }
         let output = match &self.output {
@@ -332,6 +335,18 @@ fn private_file(path: &Utf8PathBuf) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600).open(path)
 }
+
+/// How a program failed, in its own words, which may be several lines.
+#[derive(Debug)]
+pub struct Failed(String);
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failed {}
 
 /// A program that is not installed. The Debian packages of those that we run have their names.
 #[derive(Debug)]

@@ -48,12 +48,25 @@ pub(super) fn is_text(c: char) -> bool {
 
 /// Standard error for messages: escapes what is written, line by line or more at a time.
 #[derive(Debug, Default)]
-pub struct ShownStderr;
+pub struct ShownStderr {
+    /// Whether each piece is one line, whatever line ends are in it.
+    is_of_lines: bool,
+}
+
+impl ShownStderr {
+    /// For what writes a line at a time, as loggers do.
+    pub fn of_lines() -> Self {
+        Self { is_of_lines: true }
+    }
+}
 
 impl Write for ShownStderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
-        io::stderr().write_all(shown_lines(&text).as_bytes())?;
+        match text.strip_suffix('\n').filter(|_| self.is_of_lines) {
+            Some(line) => io::stderr().write_all(format!("{}\n", shown(line)).as_bytes())?,
+            None => io::stderr().write_all(shown_lines(&text).as_bytes())?,
+        }
         Ok(bytes.len())
     }
 

@@ -1,11 +1,23 @@
 //! What no image can hold, collected, so that a user sees all of it at once.
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result};
 
 use super::odd::Odd;
 
 /// How many faults of a rootfs are listed before the rest is only counted.
 const LISTED: usize = 10;
+
+/// All of them, as one error of several lines. What others have named breaks none of these.
+#[derive(Debug)]
+pub struct Unheld(String);
+
+impl std::fmt::Display for Unheld {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unheld {}
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -19,7 +31,7 @@ impl Faults {
     pub fn add(&mut self, path: &str, why: &str) {
         self.count += 1;
         if self.listed.len() < LISTED {
-            self.listed.push(format!("/{path}: {why}"));
+            self.listed.push(on_one_line(&format!("/{path}: {why}")));
         }
     }
 
@@ -49,7 +61,17 @@ impl Faults {
             0 => String::new(),
             n => format!("\n  and {n} more"),
         };
-        let stores: String = odd.stores().map(|store| format!("\n{store}")).collect();
-        bail!("rootfs {rootfs} has entries that no image can hold:\n  {list}{rest}{stores}")
+        let stores: String = odd
+            .stores()
+            .map(|store| format!("\n{}", on_one_line(&store)))
+            .collect();
+        let rootfs = on_one_line(&rootfs.to_string());
+        Err(Error::new(Unheld(format!(
+            "rootfs {rootfs} has entries that no image can hold:\n  {list}{rest}{stores}"
+        ))))
     }
+}
+
+fn on_one_line(text: &str) -> String {
+    text.replace('\n', "\\n")
 }

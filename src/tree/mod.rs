@@ -29,6 +29,7 @@ use camino::Utf8PathBuf;
 pub use builder::{Metadata, TreeBuilder};
 pub use change::DirectoryMetadata;
 pub use directory::Directory;
+pub use faults::Unheld;
 pub use filter::{Filter, SpecialFiles};
 pub use listed::{Listed, ListedTree};
 pub use mounts::{is_mount_point, is_own_root, is_root_of_mount};

@@ -1,0 +1,184 @@
+//! What nobody should have to meet: pipes in place of archives, inputs that
+//! stand for gigabytes, limits of the system. Each is refused with an error that says where, or done in
+//! bounded memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::process::{Command, Output};
+
+use common::*;
+
+/// The program with no more address space than that many KiB.
+fn in_memory(limit: u32, arguments: &[&str]) -> Output {
+    let script = format!("ulimit -v {limit}; exec \"$@\"");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_apt-ostree-helper")]);
+    command.args(arguments).env_remove("SOURCE_DATE_EPOCH");
+    command.output().unwrap()
+}
+
+/// It hung.
+#[test]
+fn an_archive_that_is_a_fifo() {
+    let dir = scratch();
+    let fifo = dir.path().join("fifo").display().to_string();
+    succeed(Command::new("mkfifo").arg(&fifo));
+    let source = format!("oci-archive:{fifo}");
+    for arguments in [&["inspect", &source][..], &["diff", &source, &source]] {
+        let said = fail(1, arguments);
+        assert!(
+            said.contains(&fifo) && said.contains("no regular file"),
+            "{said}"
+        );
+    }
+}
+
+/// The largest attribute that Linux has goes where there is room for it, and is an error elsewhere.
+#[test]
+fn an_attribute_of_64_kib() {
+    for (mode, bytes, expected) in [
+        ("archive", 65_536, None),
+        ("bare-user", 65_536, Some("usr/large")),
+        ("archive", 65_537, Some("at most 65536")),
+    ] {
+        let Some((place, _)) = place(mode) else {
+            return;
+        };
+        let mut tar = Tar::default();
+        tar.xattr("user.large", &vec![b'x'; bytes])
+            .add("usr/large", What::File(b"x"));
+        let image = ImageWriter::plain(vec![tar.end()]);
+        match expected {
+            Some(why) => place.refuses(mode, &image, &[why]),
+            None => {
+                let source = image.write(&place.layout());
+                run(&["import", "-q", "--repo", &place.repo, "-b", "b", &source]);
+                ostree(&place.repo, &["fsck", "-q"]);
+                run(&["inspect", &source]);
+            }
+        }
+    }
+}
+
+/// A million took 844 MB; what is kept of each is a few words.
+#[test]
+fn many_stanzas_take_little_memory() {
+    let dir = scratch();
+    let rootfs = tiny(dir.path());
+    let mut status = String::new();
+    for at in 0..300_000 {
+        let source = at / 2;
+        status += &format!(
+            "Package: package-{at:07}\nStatus: install ok installed\nSection: libs\nArchitecture: amd64\n\
+             Source: source-{source:07} (1.{source}-1)\nVersion: 1.{source}-1+b1\n\n"
+        );
+    }
+    rootfs.file("var/lib/dpkg/status", status);
+    // Threads reserve address space that they do not use.
+    let arguments = ["plan", "--rootfs", rootfs.str(), "-j", "1"];
+    let done = in_memory(250_000, &arguments);
+    assert!(done.status.success(), "{}", stderr(&done));
+}
+
+/// Where there are no threads to be had there was a panic.
+#[test]
+fn as_few_threads_as_there_are() {
+    if !is_root() || !has("setpriv") || !has("prlimit") {
+        return;
+    }
+    // A user that nobody else is, in a place that it reaches: the limit counts its processes, and spares root's.
+    const USER: u32 = 54_321;
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = dir.path().join("program");
+    fs::copy(env!("CARGO_BIN_EXE_apt-ostree-helper"), &program).unwrap();
+    let rootfs = three_packages(dir.path(), "rootfs", "1", "note");
+    let place = dir.path().join("place");
+    fs::create_dir(&place).unwrap();
+    chown(&place, Some(USER), Some(USER)).unwrap();
+    let mut outcomes = Vec::new();
+    for threads in 1..=6 {
+        let output = format!("oci:{}/out{threads}", place.display());
+        let limit = format!("--nproc={threads}:{threads}");
+        let user = USER.to_string();
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
+            .args(["prlimit", &limit])
+            .arg(&program)
+            .args([
+                "build",
+                "-q",
+                "-j",
+                "8",
+                "--rootfs",
+                rootfs.str(),
+                "-o",
+                &output,
+            ]);
+        let done = command.output().unwrap();
+        let said = stderr(&done);
+        assert!(!said.contains("panicked"), "{threads}: {said}");
+        match done.status.code() {
+            Some(0) => drop(read_image(&place.join(format!("out{threads}")))),
+            Some(1) => assert!(said.contains("error: "), "{threads}: {said}"),
+            status => panic!("{threads}: {status:?}: {said}"),
+        }
+        outcomes.push(done.status.success());
+    }
+    println!("with 1 to 6 threads: {outcomes:?}");
+    assert!(
+        outcomes[2..].iter().all(|ended_well| *ended_well),
+        "{outcomes:?}"
+    );
+}
+
+/// An image for another machine is told, and the index says what the config says.
+#[test]
+fn an_image_for_another_machine_is_told() {
+    let dir = scratch();
+    let rootfs = Rootfs::new(dir.path().join("rootfs"));
+    let status = "Package: foo\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\n\n";
+    rootfs.file("var/lib/dpkg/status", status).settle();
+    let config = dir.path().join("config.json");
+    for (architecture, os, warnings) in [
+        (
+            "arm64",
+            "linux",
+            &["it is for arm64, and its packages are for amd64"][..],
+        ),
+        ("amd64", "windows", &["the image is for windows"]),
+        ("arm64", "windows", &["for arm64", "for windows"]),
+        ("amd64", "linux", &[]),
+    ] {
+        let text = format!(
+            r#"{{"architecture": "{architecture}", "os": "{os}", "config": {{}},
+                "rootfs": {{"type": "layers", "diff_ids": []}}}}"#
+        );
+        fs::write(&config, text).unwrap();
+        let layout = dir.path().join("out");
+        let output = format!("oci:{}", layout.display());
+        let done = helper()
+            .args(["build", "--rootfs", rootfs.str(), "-o", &output, "--config"])
+            .arg(&config)
+            .output()
+            .unwrap();
+        let said = stderr(&done);
+        assert!(done.status.success(), "{said}");
+        for warning in warnings {
+            assert!(said.contains(warning), "{warning}: {said}");
+        }
+        let told = said.matches("container tools will").count();
+        assert_eq!(told, warnings.len(), "{said}");
+        let image = read_image(&layout);
+        assert_eq!(image.config["os"], os);
+        let index = fs::read(layout.join("index.json")).unwrap();
+        let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+        let platform = &index["manifests"][0]["platform"];
+        assert_eq!(platform["architecture"], architecture);
+        assert_eq!(platform["os"], os);
+    }
+}
