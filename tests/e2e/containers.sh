@@ -244,10 +244,13 @@ flow_build_image() {
             --build-arg WHAT=this -o "oci:$place/finalized" -- "${build_flags[@]}" >/dev/null 2>"$place/messages"
         holds "$driver, $backend, build-image --finalize: dpkg's state is the image's" \
             tar_has "$place/finalized" usr/lib/sysimage/dpkg/status
-        "$helper" compose build-image --backend "$backend" "$place/context" --target first --build-arg WHAT=this \
-            -o "oci:$place/made" -- "${build_flags[@]}" >"$place/digest.again" 2>"$place/messages"
-        holds "$driver, $backend, build-image --finalize: what was built is as it was" \
-            cmp "$place/digest" "$place/digest.again"
+        # buildah keeps no steps from one build to the next: its second image is another.
+        if [[ $backend = podman ]]; then
+            "$helper" compose build-image --backend "$backend" "$place/context" --target first --build-arg WHAT=this \
+                -o "oci:$place/made" -- "${build_flags[@]}" >"$place/digest.again" 2>"$place/messages"
+            holds "$driver, $backend, build-image --finalize: what was built is as it was" \
+                cmp "$place/digest" "$place/digest.again"
+        fi
         nothing_left "$driver, $backend, build-image --finalize"
         fails "a build that fails" 'building the image in' "$helper" compose build-image --backend "$backend" \
             "$place/context" --target nosuch -o "oci:$place/x" -- "${build_flags[@]}"
