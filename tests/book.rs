@@ -167,6 +167,35 @@ fn commands_in_the_book_are_understood() {
     assert!(count >= 20, "{count}");
 }
 
+/// The Rust files of a directory and below, one after another.
+fn sources(directory: &Path) -> String {
+    let mut found = String::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found += &sources(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found += &fs::read_to_string(&path).unwrap();
+        }
+    }
+    found
+}
+
+/// The headings of the page on messages are words of messages.
+#[test]
+fn each_message_in_the_book_is_one_of_the_program() {
+    let page = fs::read_to_string(pages().join("troubleshooting.md")).unwrap();
+    let sources = sources(&top().join("src"));
+    let messages = page.lines().filter_map(|line| line.strip_prefix("## `"));
+    let mut count = 0;
+    for message in messages {
+        let message = message.trim_end_matches('`');
+        assert!(sources.contains(message), "no message says: {message}");
+        count += 1;
+    }
+    assert!(count >= 10, "{count}");
+}
+
 /// The README is short; the book has the rest.
 #[test]
 fn the_readme_has_at_most_1200_words() {
