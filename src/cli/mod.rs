@@ -34,7 +34,7 @@ use args::LogArgs;
 
 use crate::layers::FormatVersion;
 use crate::process::Failed;
-use crate::report::{ShownStderr, shown, shown_lines};
+use crate::report::{ShownStderr, remove_bars, shown, shown_lines};
 use crate::tree::Unheld;
 use crate::undo::{self, Notice};
 
@@ -166,7 +166,10 @@ fn job(log: &LogArgs, run: impl FnOnce() -> Result<()>) -> Result<()> {
 fn tell_of_end() -> undo::Teller {
     const REMOVES: &str = "'apt-ostree-helper umount --leftovers', or the next run, removes it";
     std::sync::Arc::new(|notice| match notice {
-        Notice::Begins(why) => say(&format!("{why}: cleaning up")),
+        Notice::Begins(why) => {
+            remove_bars();
+            say(&format!("{why}: cleaning up"));
+        }
         Notice::Slow(left) => say(&format!(
             "still cleaning up: {}; another signal (Ctrl-C) ends this at once and leaves that behind",
             left.join(", ")

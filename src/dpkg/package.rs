@@ -140,7 +140,7 @@ pub(super) fn is_package_name(name: &str) -> bool {
 }
 
 /// The `Architecture`, checked as dpkg does: the names of the lists are made of it.
-pub(super) fn architecture<'a>(stanza: &'a Stanza) -> Result<&'a str, Fault> {
+pub(super) fn architecture(stanza: &Stanza) -> Result<&str, Fault> {
     let Some((name, line)) = stanza.get("Architecture")? else {
         return Ok("");
     };
@@ -196,6 +196,6 @@ mod tests {
         let full = only("ARCHITECTURE: kfreebsd-amd64\nMulti-Arch: Same\n");
         assert_eq!(full.architecture(), "kfreebsd-amd64");
         assert!(full.is_multi_arch_same());
-        assert!(!only("Multi-Arch: foreign\n").multi_arch_same);
+        assert!(!only("Multi-Arch: foreign\n").is_multi_arch_same);
     }
 }

@@ -13,7 +13,7 @@ use super::embedded::RootFiles;
 use super::options::Place;
 use crate::layers::{Keeper, LayerFile, Merged, Node, NodeKind};
 use crate::oci::temporary_directory;
-use crate::progress::Progress;
+use crate::progress::{Part, Progress};
 use crate::registry::Image;
 use crate::tree::{Contents, EntryId, Filter, Kind, Listed, ListedTree, Metadata, Tree};
 
@@ -46,7 +46,9 @@ impl ImageRoot {
         let mut spool = Spool::new()?;
         let mut merged = Merged::with_hints();
         progress.begin("reading layers", 0);
-        for at in 0..image.layers().len() {
+        for (at, (descriptor, _)) in image.layers().iter().enumerate() {
+            let name = format!("layer {at} {}", descriptor.digest.to_digest());
+            let _part = Part::begin(progress, &name, 0);
             let layer = Watched {
                 layer: image.open_layer(at)?,
                 progress,

@@ -17,7 +17,7 @@ use crate::ostree::{
     Commit, MetadataKind, ObjectStore, PublicKeys, Repository, StoredCommit, Transaction,
     check_extent, load_metadata, parse,
 };
-use crate::progress::Progress;
+use crate::progress::{Part, Progress};
 use crate::registry::{Access, Image, Reference};
 use crate::tree::Filter;
 
@@ -218,9 +218,12 @@ impl<'a> Import<'a> {
     }
 
     fn open_layer(&self, at: usize) -> Result<Watched<'a>> {
+        let layer = self.image.open_layer(at)?;
+        let name = format!("layer {at} {}", self.image.layers()[at].0.digest.to_digest());
         Ok(Watched {
-            layer: self.image.open_layer(at)?,
+            layer,
             progress: self.progress,
+            _part: Part::begin(self.progress, &name, 0),
         })
     }
 
@@ -256,6 +259,7 @@ impl<'a> Import<'a> {
 struct Watched<'a> {
     layer: LayerReader<'a>,
     progress: &'a dyn Progress,
+    _part: Part<'a>,
 }
 
 impl Watched<'_> {

@@ -15,7 +15,7 @@ use crate::checksum::Checksum;
 use crate::oci::read::{self, Descriptor};
 use crate::oci::{BaseConfig, Compression, Platform, Stage};
 use crate::parallel;
-use crate::progress::Progress;
+use crate::progress::{Part, Progress};
 use crate::registry::{self, Access, Destination, Document, Reference, Stored, StoredImage};
 
 /// Bytes that are copied at once.
@@ -248,6 +248,7 @@ impl<'a> Gathered<'a> {
         let place = Place::of(reference, self.destination);
         for blob in image.blobs() {
             let is_layer = blob.digest != image.config.digest;
+            let _part = Part::begin(progress, &blob.digest.to_digest(), blob.size);
             if !self.blobs.contains(&blob.digest) {
                 self.blobs.push(blob.digest);
                 let fetched = self.bring(stored, &place, blob, is_layer)?;

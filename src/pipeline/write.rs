@@ -17,7 +17,7 @@ use crate::checksum::Checksum;
 use crate::layers::{self, Source, write_commit_layer, write_content_layer, write_plain_layer};
 use crate::oci::{Blob, Compression, Image, ImageDetails, Layer, Platform, Stage};
 use crate::parallel;
-use crate::progress::Progress;
+use crate::progress::{Part, Progress};
 use crate::tree::EntryId;
 
 /// One layer to write.
@@ -209,6 +209,9 @@ const WRITER: &str = concat!("apt-ostree-helper ", env!("CARGO_PKG_VERSION"), " 
 impl LayerWriter<'_> {
     /// Takes the layer over from the previous image, or writes it.
     fn make(&self, job: &Job<'_>, buffer: &mut [u8]) -> Result<Made> {
+        let name = job.components.and_then(|components| components.first());
+        let name = format!("layer {} {}", job.at, name.map_or("commit", String::as_str));
+        let _part = Part::begin(self.source.progress, &name, job.size);
         let key = self.key(job, buffer)?;
         if let Some(previous) = self.previous {
             if let Some(blob) = previous.take(&key.to_string(), self.stage)? {

@@ -13,7 +13,7 @@ mod transfer;
 pub use finalize::{finalized, linted, name_list};
 pub use images::{difference_text, dry_run_text, found_text, inspected_text};
 pub use page::{difference_page, inspected_page};
-pub use progress::{ProgressMode, TerminalProgress};
+pub use progress::{ProgressMode, TerminalProgress, remove_bars};
 pub use release_notes::release_notes;
 pub use schema::{schema, schemas};
 pub use shown::{ShownStderr, shown, shown_lines};

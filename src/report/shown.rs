@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use super::progress::around_bars;
+
 /// A name on one line: characters that are no text are shown as escapes (`\u{1b}`).
 pub fn shown(name: &str) -> Cow<'_, str> {
     escaped(name, is_text)
@@ -46,7 +48,8 @@ pub(super) fn is_text(c: char) -> bool {
     !c.is_control() && !is_hidden
 }
 
-/// Standard error for messages: escapes what is written, line by line or more at a time.
+/// Standard error for messages: escapes what is written, line by line or more at a time, and
+/// takes bars of progress out of the way.
 #[derive(Debug, Default)]
 pub struct ShownStderr {
     /// Whether each piece is one line, whatever line ends are in it.
@@ -63,10 +66,11 @@ impl ShownStderr {
 impl Write for ShownStderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
-        match text.strip_suffix('\n').filter(|_| self.is_of_lines) {
-            Some(line) => io::stderr().write_all(format!("{}\n", shown(line)).as_bytes())?,
-            None => io::stderr().write_all(shown_lines(&text).as_bytes())?,
-        }
+        let text = match text.strip_suffix('\n').filter(|_| self.is_of_lines) {
+            Some(line) => format!("{}\n", shown(line)),
+            None => shown_lines(&text).into_owned(),
+        };
+        around_bars(|| io::stderr().write_all(text.as_bytes()))?;
         Ok(bytes.len())
     }
 
