@@ -1,13 +1,14 @@
-//! What nobody should have to meet: pipes in place of archives, inputs that
-//! stand for gigabytes, limits of the system. Each is refused with an error that says where, or done in
+//! What nobody should have to meet: blobs that are swapped while they are read, inputs that stand
+//! for gigabytes, limits of the system. Each is refused with an error that says where, or done in
 //! bounded memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::*;
 
@@ -18,6 +19,75 @@ fn in_memory(limit: u32, arguments: &[&str]) -> Output {
     command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_apt-ostree-helper")]);
     command.args(arguments).env_remove("SOURCE_DATE_EPOCH");
     command.output().unwrap()
+}
+
+/// A layer becomes a link to a file of the host of the same size, or other bytes, while `import` reads.
+#[test]
+fn a_blob_that_is_swapped_while_it_is_imported() {
+    let Some((place, image)) = place("archive") else {
+        return;
+    };
+    let source = image.write(&place.layout());
+    let blobs = place.layout().join("blobs/sha256");
+    let secret = place.dir.path().join("secret");
+    let largest = image.layers.iter().max_by_key(|layer| layer.len()).unwrap();
+    let name = sha256(largest);
+    let blob = blobs.join(&name);
+    let mut other = largest.clone();
+    let middle = other.len() / 2;
+    other[middle..middle + 6].copy_from_slice(b"SECRET");
+    fs::write(&secret, &other).unwrap();
+    let link = blobs.join("link");
+    let stop = AtomicBool::new(false);
+    let (mut good, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for turn in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                match turn % 3 {
+                    0 => symlink(&secret, &link).unwrap(),
+                    1 => fs::write(&link, &other).unwrap(),
+                    _ => fs::write(&link, largest).unwrap(),
+                }
+                fs::rename(&link, &blob).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(turn % 7));
+            }
+        });
+        for _ in 0..12 {
+            let repo = repository(place.dir.path(), "swapped", "archive");
+            let done = helper()
+                .args(["import", "-q", "--repo", &repo, "-b", "b", &source])
+                .output()
+                .unwrap();
+            let said = stderr(&done);
+            match done.status.code() {
+                Some(0) => {
+                    assert_eq!(ostree(&repo, &["rev-parse", "b"]), place.commit);
+                    good += 1;
+                }
+                Some(1) => {
+                    assert!(said.contains(&name), "{said}");
+                    assert_eq!(ostree(&repo, &["refs"]), "");
+                    refused += 1;
+                }
+                status => panic!("{status:?}: {said}"),
+            }
+            ostree(&repo, &["fsck", "-q"]);
+            fs::remove_dir_all(&repo).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    println!("{good} imports of 12 read the true blob, {refused} were refused");
+    // And once more without luck.
+    fs::remove_file(&blob).unwrap();
+    symlink(&secret, &blob).unwrap();
+    let said = fail(1, &["import", "--repo", &place.repo, "-b", "b", &source]);
+    assert!(
+        said.contains(&name) && said.contains("symbolic link"),
+        "{said}"
+    );
 }
 
 /// It hung.
@@ -34,6 +104,37 @@ fn an_archive_that_is_a_fifo() {
             "{said}"
         );
     }
+}
+
+/// A megabyte of gzip that is a gigabyte of one entry.
+#[test]
+fn a_changelog_of_a_gigabyte() {
+    let dir = scratch();
+    let line = b"  * A line that never ends the entry that it is in.\n";
+    let piece = gzip(&line.repeat((1 << 20) / line.len()));
+    let head = gzip(b"foo (2) unstable; urgency=low\n\n");
+    let changelog = [head, piece.repeat(1024)].concat();
+    let made = |name: &str, version: &str, changelog: &[u8]| {
+        let rootfs = Rootfs::new(dir.path().join(name));
+        let path = "usr/share/doc/foo/changelog.Debian.gz";
+        rootfs
+            .file(path, changelog)
+            .file("usr/bin/foo", version)
+            .packages(&[("foo", "foo", version, &["usr/bin/foo", path])])
+            .settle();
+        let output = format!("oci:{}", dir.path().join(format!("{name}.out")).display());
+        run(&["build", "-q", "--rootfs", rootfs.str(), "-o", &output]);
+        output
+    };
+    let (old, new) = (made("old", "1", b""), made("new", "2", &changelog));
+    let done = in_memory(600_000, &["diff", &old, &new, "--changelog", "--json"]);
+    let said = stderr(&done);
+    assert!(done.status.success(), "{said}");
+    assert!(
+        said.contains("the changelog of foo tells too much"),
+        "{said}"
+    );
+    assert!(done.stdout.len() < 4 << 20, "{}", done.stdout.len());
 }
 
 /// The largest attribute that Linux has goes where there is room for it, and is an error elsewhere.
@@ -181,4 +282,66 @@ fn an_image_for_another_machine_is_told() {
         assert_eq!(platform["architecture"], architecture);
         assert_eq!(platform["os"], os);
     }
+}
+
+/// A line end in a name makes no line of its own: what prints tells it as an escape.
+#[test]
+fn a_line_end_in_a_name_breaks_no_line() {
+    const FORGED: &str = "FORGED: all is well";
+    let dir = scratch();
+    let bad = format!("x\n{FORGED}\n");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let fifo = Rootfs::new(dir.path().join("fifo"));
+    fifo.dir(&format!("usr/{bad}"));
+    let special = fifo.path.join(format!("usr/{bad}/fifo"));
+    succeed(Command::new("mkfifo").arg(special));
+    let rootfs = tiny(dir.path());
+    rootfs.file(&format!("opt/{bad}/file"), "x").settle();
+    rootfs.link(&format!("opt/{bad}/link"), &bad);
+    let hole = rootfs.path.join(format!("opt/{bad}/future"));
+    succeed(Command::new("touch").args(["-d", "2100-01-01"]).arg(hole));
+    let mut tar = Tar::default();
+    tar.add(&format!("usr/{bad}"), What::File(b"a"))
+        .add("usr/hard", What::Hard(&format!("none/{bad}")));
+    let mut image = ImageWriter::plain(vec![tar.end()]);
+    let nothing = image.write(&dir.path().join("nothing"));
+    let mut tar = Tar::default();
+    tar.add(&format!("usr/{bad}"), What::File(b"a"));
+    image = ImageWriter::plain(vec![tar.end()]);
+    image.labels = serde_json::json!({"ostree.final-diffid": bad, bad.clone(): bad});
+    let labelled = image.write(&dir.path().join("labelled"));
+    let output = format!("oci:{}", at("out"));
+    let in_it = format!("/opt/{bad}/file");
+    let mut seen = 0;
+    for arguments in [
+        &["inspect", &nothing][..],
+        &["inspect", &nothing, "--path", &in_it],
+        &["inspect", &labelled],
+        &["plan", "--rootfs", rootfs.str(), "--explain", &in_it],
+        &["build", "--rootfs", rootfs.str(), "-o", &output, "-v", "-v"],
+        &["build", "--rootfs", &bad, "-o", &output],
+        &["build", "--rootfs", fifo.str(), "-o", &output],
+        &[
+            "build",
+            "--rootfs",
+            fifo.str(),
+            "-o",
+            &output,
+            "--skip-special-files",
+            "-v",
+            "-v",
+        ],
+        &["import", "--repo", &bad, "-b", "b", &nothing],
+        &["lint", rootfs.str()],
+        &["umount", &bad],
+    ] {
+        let got = helper().args(arguments).output().unwrap();
+        for bytes in [&got.stdout, &got.stderr] {
+            let text = String::from_utf8(bytes.clone()).unwrap();
+            let forged = text.lines().find(|line| line.starts_with("FORGED"));
+            assert_eq!(forged, None, "{arguments:?}: {text}");
+            seen += usize::from(text.contains(FORGED));
+        }
+    }
+    assert!(seen >= 5, "the names were hardly printed: {seen}");
 }
