@@ -55,7 +55,7 @@ fn owners_are_those_that_dpkg_names() {
         let source: HashMap<&str, &str> = database
             .packages
             .iter()
-            .map(|package| (package.name.as_str(), package.source.as_str()))
+            .map(|package| (package.name(), package.source()))
             .collect();
 
         let (said, diverted) = said_by_dpkg(&rootfs);
