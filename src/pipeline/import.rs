@@ -219,7 +219,10 @@ impl<'a> Import<'a> {
 
     fn open_layer(&self, at: usize) -> Result<Watched<'a>> {
         let layer = self.image.open_layer(at)?;
-        let name = format!("layer {at} {}", self.image.layers()[at].0.digest.to_digest());
+        let name = format!(
+            "layer {at} {}",
+            self.image.layers()[at].0.digest.to_digest()
+        );
         Ok(Watched {
             layer,
             progress: self.progress,
