@@ -1,8 +1,8 @@
 //! What one file system may hold, for every reader and every writer alike: what a build takes, an
-//! import takes too. Names, paths and links end where those of Linux do, since nothing longer can be
-//! unpacked; the rest bounds the memory that metadata takes, however small a hostile image is.
-//! Directories may lie as deep as a path is long: libostree 2022.7 commits, pulls, checks and checks
-//! out 3,000 of them.
+//! import takes too. Names, paths and links end where those of Linux do, since nothing longer can
+//! be unpacked; the rest bounds the memory that metadata takes, however small a hostile image is.
+//! Directories may lie as deep as a path is long: libostree 2022.7 commits, pulls, checks and
+//! checks out 3,000 of them.
 
 use anyhow::{Result, bail, ensure};
 
@@ -16,8 +16,8 @@ pub const TARGET_BYTES: usize = 4095;
 pub const XATTR_NAME_BYTES: usize = 255;
 /// Bytes of an attribute's value (limits.h, `XATTR_SIZE_MAX`).
 pub const XATTR_VALUE_BYTES: usize = 65_536;
-/// Files, links and directories of one file system: several times what any system has. A few objects
-/// that share directories can stand for more than any machine holds.
+/// Files, links and directories of one file system: several times what any system has. A few
+/// objects that share directories can stand for more than any machine holds.
 pub const ENTRIES: u64 = 1 << 22;
 /// Bytes of names, link targets and attributes of one file system that are in memory at a time; a
 /// system of a million files has some 40 MB.

@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Result, anyhow};
 
-/// Applies `work` to every job on `threads` threads and returns the results in the order of
-/// `jobs`. Jobs are started in order, so the largest should come first. Each thread
-/// makes its own state (a buffer, say) with `state` once. Where there are no more threads to be had, fewer do
-/// the work.
+/// Applies `work` to every job on `threads` threads and returns the results in the order of `jobs`.
+/// Jobs are started in order, so the largest should come first. Each thread makes its own state (a
+/// buffer, say) with `state` once. Where there are no more threads to be had, fewer do the work.
 ///
 /// # Errors
 /// The error of the earliest job that failed; no further job is started after a failure.

@@ -1,7 +1,8 @@
 //! What must not stay behind: every half-written directory, every mount, container and process is
-//! registered here with the way to undo it. It is undone when its guard is dropped, and also
-//! when SIGINT or SIGTERM ends the process, the latter even as PID 1, where the kernel
-//! delivers only signals that have a handler. A second signal leaves what is not undone yet, and says what that is.
+//! registered here with the way to undo it. It is undone when its guard is dropped, and also when
+//! SIGINT or SIGTERM ends the process, the latter even as PID 1, where the kernel delivers only
+//! signals that have a handler. A second signal leaves what is not undone yet, and says what that
+//! is.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -102,8 +103,8 @@ impl Undo {
         self
     }
 
-    /// Runs `step`, which a signal waits for and which tells whether there is anything left to undo. It must not
-    /// register or drop guards.
+    /// Runs `step`, which a signal waits for and which tells whether there is anything left to
+    /// undo. It must not register or drop guards.
     pub fn while_held<T>(&self, step: impl FnOnce() -> (T, Left)) -> T {
         let mut held = registry();
         let (outcome, left) = step();
@@ -170,10 +171,10 @@ pub enum Notice<'a> {
 /// Who tells it.
 pub type Teller = Arc<dyn Fn(Notice<'_>) + Send + Sync>;
 
-/// Starts the thread that undoes everything on SIGINT, SIGTERM or SIGHUP and then exits with
-/// 128 plus the number of the signal, as shells report it. When undoing takes long, that is told, and a
-/// second signal does not wait for it. A signal that the process was started to ignore (by nohup(1), say) stays
-/// ignored.
+/// Starts the thread that undoes everything on SIGINT, SIGTERM or SIGHUP and then exits with 128
+/// plus the number of the signal, as shells report it. When undoing takes long, that is told, and a
+/// second signal does not wait for it. A signal that the process was started to ignore (by
+/// nohup(1), say) stays ignored.
 ///
 /// # Errors
 /// When the handlers cannot be installed or the thread cannot be started.
@@ -226,8 +227,8 @@ pub fn undo_all_and_exit(tell: &Teller, status: i32) {
     }
 }
 
-/// Removes a directory that other threads may still be writing to. That it stays is told as an error, since
-/// nobody else would tell.
+/// Removes a directory that other threads may still be writing to. That it stays is told as an
+/// error, since nobody else would tell.
 pub fn remove_tree(path: &Utf8Path) {
     let mut last = None;
     for _ in 0..100 {

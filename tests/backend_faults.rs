@@ -1,5 +1,6 @@
-//! podman and buildah that fail, say nonsense, or hang: the error tells what was being done and what they said,
-//! and nothing of ours stays behind. They are scripts here, which keep count of what is mounted.
+//! podman and buildah that fail, say nonsense, or hang: the error tells what was being done and
+//! what they said, and nothing of ours stays behind. They are scripts here, which keep count of
+//! what is mounted.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;

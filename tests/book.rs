@@ -1,4 +1,5 @@
-//! The book in contrib/docs is whole: its summary names each page once, and each link leads somewhere.
+//! The book in contrib/docs is whole: its summary names each page once, and each link leads
+//! somewhere.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
@@ -142,8 +143,8 @@ fn commands(text: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// Every command in the README and the book is one that the program understands: its words are read as far as `--help`,
-/// which stops it before it does anything.
+/// Every command in the README and the book is one that the program understands: its words are read
+/// as far as `--help`, which stops it before it does anything.
 #[test]
 fn commands_in_the_book_are_understood() {
     let mut texts = markdown(&pages());

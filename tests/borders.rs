@@ -159,8 +159,8 @@ fn only_cli_and_report_print() {
     }
 }
 
-/// `process` runs what others call; `registry` talks to skopeo through a crate that starts it, and `source`
-/// starts this program anew in a user namespace.
+/// `process` runs what others call; `registry` talks to skopeo through a crate that starts it, and
+/// `source` starts this program anew in a user namespace.
 #[test]
 fn only_these_start_processes() {
     for (module, files) in code() {

@@ -279,8 +279,8 @@ fn an_earlier_build_keeps_its_plan_and_is_compared_with() {
     }
 }
 
-/// Attributes that a commit has are in its objects, whatever we would have left out: `ostree fsck` of
-/// an import is the proof.
+/// Attributes that a commit has are in its objects, whatever we would have left out: `ostree fsck`
+/// of an import is the proof.
 #[test]
 fn a_commit_made_by_others_keeps_all_its_objects() {
     let dir = scratch();
@@ -457,8 +457,8 @@ fn build_chunked_oci_does_what_its_documentation_promises() {
     let tag = &index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"];
     assert_eq!(tag, "latest");
 
-    // The image at the output is the previous build, unless another is named: what shared a layer there still does, where
-    // a plan without memory sets it apart.
+    // The image at the output is the previous build, unless another is named: what shared a layer
+    // there still does, where a plan without memory sets it apart.
     let share_a_layer = || {
         let image = read_image(&layout);
         let layers = image.manifest["layers"].as_array().unwrap().iter();

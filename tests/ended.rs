@@ -1,5 +1,5 @@
-//! Builds and imports that are ended at random moments, by SIGKILL, SIGTERM and SIGINT, and imports side by
-//! side: nothing is lost, and after the next run nothing of ours is left.
+//! Builds and imports that are ended at random moments, by SIGKILL, SIGTERM and SIGINT, and imports
+//! side by side: nothing is lost, and after the next run nothing of ours is left.
 //!
 //! A few moments in the normal run; a hundred of each signal with
 //!
@@ -33,7 +33,8 @@ fn left(place: &Path) -> String {
     let mut find = Command::new("find");
     find.arg(place).args(a).arg("-o").args(b).arg("-o").args(c);
     let found = succeed(&mut find);
-    // One whose maker was killed between two calls may be about to be used: it goes when it is a minute old.
+    // One whose maker was killed between two calls may be about to be used: it goes when it is a
+    // minute old.
     let is_owned =
         |path: &&str| !Path::new(path).is_dir() || Path::new(path).join("owner").exists();
     let is_stage = |path: &&str| path.contains("/.apt-ostree-helper-");
@@ -43,7 +44,8 @@ fn left(place: &Path) -> String {
     kept.collect::<Vec<_>>().join("\n")
 }
 
-/// Ends what `command` makes at random moments; `check` looks at what is left, `again` runs it to its end.
+/// Ends what `command` makes at random moments; `check` looks at what is left, `again` runs it to
+/// its end.
 fn end_at_random(command: &dyn Fn(u32) -> Command, check: &dyn Fn(Signal), again: &dyn Fn(u32)) {
     let start = Instant::now();
     again(0);
@@ -154,7 +156,8 @@ fn an_import_that_is_ended_at_any_moment() {
     }
 }
 
-/// Two of the same image and two of others, one of them killed: what has ended well is there and whole.
+/// Two of the same image and two of others, one of them killed: what has ended well is there and
+/// whole.
 #[test]
 fn imports_side_by_side() {
     if !has("ostree") || !is_root() {

@@ -1,5 +1,5 @@
-//! System calls that fail, one in each run, by `strace -e inject`: the result is right, or an error says where,
-//! what was there is untouched, and nothing is left.
+//! System calls that fail, one in each run, by `strace -e inject`: the result is right, or an error
+//! says where, what was there is untouched, and nothing is left.
 //!
 //! A sample of all calls in the normal run; every call of every kind with
 //!
@@ -82,7 +82,8 @@ fn count(dir: &Path, arguments: &[&str]) -> BTreeMap<String, usize> {
     most
 }
 
-/// Lets calls fail; `prepare` makes the place anew, `check` looks at it with the status and the messages.
+/// Lets calls fail; `prepare` makes the place anew, `check` looks at it with the status and the
+/// messages.
 fn inject(dir: &Path, arguments: &[&str], prepare: &dyn Fn(), check: &dyn Fn(i32, &str)) {
     prepare();
     let counts = count(dir, arguments);
@@ -138,7 +139,8 @@ fn left(place: &Path) -> Vec<PathBuf> {
     found.lines().map(PathBuf::from).collect()
 }
 
-/// A tag was dropped when `stat` on `index.json` failed; the old tag lost a blob when `statx` and `rename` did.
+/// A tag was dropped when `stat` on `index.json` failed; the old tag lost a blob when `statx` and
+/// `rename` did.
 #[test]
 fn a_build_into_a_layout_with_tags() {
     if !has("strace") {
@@ -247,7 +249,8 @@ fn import(repo: &str, source: &str) -> Vec<String> {
         .to_vec()
 }
 
-/// The last write of a compressed object failed, the commit ended with 0, and `ostree fsck` was unhappy.
+/// The last write of a compressed object failed, the commit ended with 0, and `ostree fsck` was
+/// unhappy.
 #[test]
 fn a_commit_into_an_archive_repository() {
     into_a_repository("archive", &commit);

@@ -1,4 +1,5 @@
-//! `finalize` on small systems made by code: everything gets its place, and a second run changes nothing.
+//! `finalize` on small systems made by code: everything gets its place, and a second run changes
+//! nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;

@@ -1,4 +1,5 @@
-//! `finalize` that is killed at random moments, and on a disk that is full: nothing is lost, and the next run completes it.
+//! `finalize` that is killed at random moments, and on a disk that is full: nothing is lost, and
+//! the next run completes it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -53,8 +54,8 @@ fn one_that_is_killed_is_completed_by_the_next_run() {
     assert!(killed.into_inner() > 0, "none was killed");
 }
 
-/// A file system with room for so many files or bytes more; the tree is looked at when it has failed, and when there is
-/// room again.
+/// A file system with room for so many files or bytes more; the tree is looked at when it has
+/// failed, and when there is room again.
 #[test]
 fn one_on_a_full_disk_is_completed_when_there_is_room() {
     if !is_root() || !has("unshare") {

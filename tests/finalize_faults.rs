@@ -1,5 +1,5 @@
-//! `finalize` where something is in its way: one that is stopped anywhere is completed by the next and loses nothing,
-//! and nothing outside a hostile system is reached.
+//! `finalize` where something is in its way: one that is stopped anywhere is completed by the next
+//! and loses nothing, and nothing outside a hostile system is reached.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -53,7 +53,8 @@ fn what_is_stopped_is_completed_by_the_next_run() {
     });
 }
 
-/// Another file system below, as the layers of an overlay are: what is moved is copied, then removed.
+/// Another file system below, as the layers of an overlay are: what is moved is copied, then
+/// removed.
 #[test]
 fn files_move_between_file_systems() {
     if !is_root() {
@@ -154,8 +155,9 @@ fn what_is_refused_is_left_alone() {
     }
 }
 
-/// In the place of each path that is written, and of each directory above it: a link out of the system, a pipe, a
-/// directory. Whatever comes of it, nothing outside is touched, and nothing hangs.
+/// In the place of each path that is written, and of each directory above it: a link out of the
+/// system, a pipe, a directory. Whatever comes of it, nothing outside is touched, and nothing
+/// hangs.
 #[test]
 fn nothing_outside_a_hostile_system_is_reached() {
     let dir = scratch_in_memory();

@@ -1,6 +1,7 @@
-//! `finalize` and `lint` on real Debian systems, where `AOH_BOOT_ROOTFS_*` name them (see `contrib/test finalize-real`): a second run
-//! changes nothing, lint finds what it names before and nothing after, dpkg and apt answer as before, every file is
-//! accounted for, Python takes its byte code, and a system that was built on another day has the same layers.
+//! `finalize` and `lint` on real Debian systems, where `AOH_BOOT_ROOTFS_*` name them (see
+//! `contrib/test finalize-real`): a second run changes nothing, lint finds what it names before and
+//! nothing after, dpkg and apt answer as before, every file is accounted for, Python takes its byte
+//! code, and a system that was built on another day has the same layers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -80,7 +81,8 @@ fn listing(root: &Path) -> BTreeMap<PathBuf, String> {
         if stat.is_dir() {
             pending.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
         }
-        // A file that was written anew, or whose attributes were set, has another change time or number.
+        // A file that was written anew, or whose attributes were set, has another change time or
+        // number.
         let said = format!(
             "{:o} {} {} {} {} {}.{} {}.{}",
             stat.mode(),
@@ -270,7 +272,8 @@ fn packages_stay_attributed(suite: &str, rootfs: &str, dir: &Path) {
     fs::remove_dir_all(dir.join("img")).unwrap();
 }
 
-/// A package is installed, removed and purged; finalize finishes what is new; the marks of apt are the same.
+/// A package is installed, removed and purged; finalize finishes what is new; the marks of apt are
+/// the same.
 fn packages_come_and_go(path: &Path, rootfs: &str) {
     fs::copy("/etc/resolv.conf", path.join("etc/resolv.conf")).unwrap();
     let marks = inside(path, "apt-mark showauto");
@@ -284,7 +287,8 @@ fn packages_come_and_go(path: &Path, rootfs: &str) {
         .filter(|s| s["status"] == "changed")
         .map(|s| s["name"].as_str().unwrap())
         .collect();
-    // The initramfs may be made again: dracut looks for programs that iproute2 and libcap2-bin bring.
+    // The initramfs may be made again: dracut looks for programs that iproute2 and libcap2-bin
+    // bring.
     assert!(
         changed.contains("var") && !changed.contains("kernel"),
         "{changed:?}"
@@ -357,7 +361,8 @@ fn a_kernel_is_upgraded(path: &Path, rootfs: &str) {
     assert!(changed.is_empty(), "{changed:?}");
 }
 
-/// `build --finalize` makes the same image as of the finalized system, and leaves what it reads as it is.
+/// `build --finalize` makes the same image as of the finalized system, and leaves what it reads as
+/// it is.
 #[test]
 fn a_build_finalizes_a_view() {
     let Some(source) = std::env::var_os("AOH_BOOT_ROOTFS_TRIXIE").map(PathBuf::from) else {
@@ -385,8 +390,8 @@ fn a_build_finalizes_a_view() {
     assert_eq!(build(&finalized, "copy", &[]), of_view);
 }
 
-/// The same packages, installed twice, with other clocks: locale archives, caches of fonts, icons, types and schemas, byte
-/// code, accounts and keys among what their scripts make.
+/// The same packages, installed twice, with other clocks: locale archives, caches of fonts, icons,
+/// types and schemas, byte code, accounts and keys among what their scripts make.
 #[test]
 fn two_builds_of_one_package_set_have_equal_layers() {
     if std::env::var_os("AOH_BOOT_ROOTFS_TRIXIE").is_none() {
@@ -447,7 +452,8 @@ fn two_builds_of_one_package_set_have_equal_layers() {
     assert!(output.status.success(), "{said}{}", stderr(&output));
 }
 
-/// What another day changes, where nothing else does: times, logs, keys, the days of accounts, caches, byte code.
+/// What another day changes, where nothing else does: times, logs, keys, the days of accounts,
+/// caches, byte code.
 #[test]
 fn another_day_changes_no_layer() {
     let Some(source) = std::env::var_os("AOH_BOOT_ROOTFS_BOOKWORM").map(PathBuf::from) else {

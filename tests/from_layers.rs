@@ -1,5 +1,5 @@
-//! Images read layer by layer, without mounting them: what comes out is what comes of the mounted image, byte for
-//! byte, and nobody's help and no privilege is needed.
+//! Images read layer by layer, without mounting them: what comes out is what comes of the mounted
+//! image, byte for byte, and nobody's help and no privilege is needed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -182,7 +182,8 @@ fn no_backend_and_no_privilege_is_needed() {
     assert_eq!(owner.last(), Some(&(1000, 3_000_000, 0o750)));
 }
 
-/// What the layers of an encapsulated image show is its commit's files: the same commit comes of it, from every format.
+/// What the layers of an encapsulated image show is its commit's files: the same commit comes of
+/// it, from every format.
 #[test]
 fn an_image_of_ours_becomes_the_commit_that_it_was() {
     let dir = scratch();

@@ -1,4 +1,5 @@
-//! A year of weekly updates, made, of made systems and of real ones: whether plans decay, with memory and without.
+//! A year of weekly updates, made, of made systems and of real ones: whether plans decay, with
+//! memory and without.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -68,8 +69,8 @@ struct System {
 }
 
 impl System {
-    /// 380 sources as in a Debian, eight of them large with a dozen parts each, and two components that are in every
-    /// update.
+    /// 380 sources as in a Debian, eight of them large with a dozen parts each, and two components
+    /// that are in every update.
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let mut items: Vec<Item> = (0..377).map(|_| package(&mut random)).collect();
@@ -95,8 +96,8 @@ impl System {
         Self { items, versions }
     }
 
-    /// Each cause occurs with its chance, each of its parts changes with the rest of its own; what changes has another
-    /// size. Every fourth week a package comes, and another one goes.
+    /// Each cause occurs with its chance, each of its parts changes with the rest of its own; what
+    /// changes has another size. Every fourth week a package comes, and another one goes.
     fn next_week(&mut self, week: usize, random: &mut Random) {
         let mut causes: HashMap<String, (f64, bool)> = HashMap::new();
         for item in &self.items {
@@ -175,8 +176,9 @@ fn fetched(old: &HashMap<Content, u64>, new: &HashMap<Content, u64>) -> f64 {
     missing.map(|(_, size)| *size as f64).sum()
 }
 
-/// Bytes fetched in a year: by plans that follow each other, and by plans without memory, each as a multiple of what a
-/// plan costs that is made anew each week and that the client's image was made by, too.
+/// Bytes fetched in a year: by plans that follow each other, and by plans without memory, each as a
+/// multiple of what a plan costs that is made anew each week and that the client's image was made
+/// by, too.
 fn a_year(mut system: System, seed: u64) -> (f64, f64) {
     let (mut fresh, mut forgetful, mut kept) = (0.0, 0.0, 0.0);
     let mut random = Random(1000 + seed);

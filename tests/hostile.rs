@@ -21,7 +21,8 @@ fn in_memory(limit: u32, arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// A layer becomes a link to a file of the host of the same size, or other bytes, while `import` reads.
+/// A layer becomes a link to a file of the host of the same size, or other bytes, while `import`
+/// reads.
 #[test]
 fn a_blob_that_is_swapped_while_it_is_imported() {
     let Some((place, image)) = place("archive") else {
@@ -190,7 +191,8 @@ fn as_few_threads_as_there_are() {
     if !is_root() || !has("setpriv") || !has("prlimit") {
         return;
     }
-    // A user that nobody else is, in a place that it reaches: the limit counts its processes, and spares root's.
+    // A user that nobody else is, in a place that it reaches: the limit counts its processes, and
+    // spares root's.
     const USER: u32 = 54_321;
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,6 +1,6 @@
-//! Damaged images: each is refused with an error that names what is wrong, and the repository is as it
-//! was. Digests are right unless it is a digest that is tested: nothing but the check in question can
-//! find the fault.
+//! Damaged images: each is refused with an error that names what is wrong, and the repository is as
+//! it was. Digests are right unless it is a digest that is tested: nothing but the check in
+//! question can find the fault.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;

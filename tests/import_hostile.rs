@@ -212,7 +212,8 @@ fn encapsulated(root: &str, objects: &[(&str, Vec<u8>)]) -> ImageWriter {
 /// The name of each directory in a chain.
 const NAME: &str = "directory-d";
 
-/// `count` directories, each in the one after it; the first has `below` in it. Gives the objects and the last one's name.
+/// `count` directories, each in the one after it; the first has `below` in it. Gives the objects
+/// and the last one's name.
 fn chain(count: usize, below: &[(&str, &str, &str)]) -> (String, Vec<(&'static str, Vec<u8>)>) {
     let meta = sha256(&dirmeta(0o40755));
     let mut objects = vec![("dirtree", dirtree(&[], below))];

@@ -101,8 +101,8 @@ fn an_interrupted_import_harms_nothing_and_the_next_completes() {
     );
 }
 
-/// Objects come to their place one by one. Whichever of them cannot, a commit that is there before the others
-/// is marked as partial.
+/// Objects come to their place one by one. Whichever of them cannot, a commit that is there before
+/// the others is marked as partial.
 #[test]
 fn a_commit_that_came_before_its_objects_is_partial() {
     if !has("ostree") || !is_root() {

@@ -1,5 +1,6 @@
 //! Any layers in, the file system that they mean out: random changes in random order, on nothing or
-//! on a commit, against a model that knows nothing of archives. The cases are the same in every run.
+//! on a commit, against a model that knows nothing of archives. The cases are the same in every
+//! run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;

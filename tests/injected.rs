@@ -1,4 +1,5 @@
-//! What container runtimes leave in a root filesystem is not part of it; what merely looks like it is.
+//! What container runtimes leave in a root filesystem is not part of it; what merely looks like it
+//! is.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;

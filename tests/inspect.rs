@@ -374,7 +374,8 @@ fn a_damaged_image_is_an_error_that_names_it() {
     assert!(fail(1, &["inspect", "oci:/no/such"]).contains("/no/such"));
 }
 
-/// Release notes: what was updated and why, from the changelogs in the image, and nothing of them is markup.
+/// Release notes: what was updated and why, from the changelogs in the image, and nothing of them
+/// is markup.
 #[test]
 fn changelogs_tell_what_an_update_mends() {
     use std::io::Write;

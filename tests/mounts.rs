@@ -1,5 +1,5 @@
-//! What others have mounted stays, and what we have mounted goes, whoever is ended when. podman and buildah are
-//! scripts here, which keep count of what is mounted.
+//! What others have mounted stays, and what we have mounted goes, whoever is ended when. podman and
+//! buildah are scripts here, which keep count of what is mounted.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -29,8 +29,8 @@ fn leftovers(fake: &Fake) -> (String, String) {
     (String::from_utf8(output.stdout).unwrap(), said)
 }
 
-/// kill -9 between the record of a mount and the mount; then the user mounts the same image. `umount --leftovers`
-/// once took that mount for ours.
+/// kill -9 between the record of a mount and the mount; then the user mounts the same image.
+/// `umount --leftovers` once took that mount for ours.
 #[test]
 fn leftovers_leave_a_users_mount_of_the_same_image_alone() {
     let fake = Fake::new(&["podman"]);
@@ -55,8 +55,8 @@ fn leftovers_leave_a_users_mount_of_the_same_image_alone() {
     assert_eq!(fake.read("mounts"), "image\n");
 }
 
-/// Killed while podman mounts, which then comes to its end: it is known that there is a mount of ours, beside the
-/// user's.
+/// Killed while podman mounts, which then comes to its end: it is known that there is a mount of
+/// ours, beside the user's.
 #[test]
 fn leftovers_undo_a_mount_that_was_made_after_the_kill() {
     let fake = Fake::new(&["podman"]);
@@ -90,8 +90,8 @@ fn leftovers_do_not_undo_twice_what_was_undone_after_the_kill() {
     assert_eq!(names(&fake.at("run")), Vec::<String>::new());
 }
 
-/// A container that the user has mounted, and podman that is ended while it mounts it for us: nobody knows whether
-/// it has counted. The user's mount once went.
+/// A container that the user has mounted, and podman that is ended while it mounts it for us:
+/// nobody knows whether it has counted. The user's mount once went.
 #[test]
 fn a_signal_while_a_users_container_is_mounted_leaves_the_users_mount() {
     for program in ["podman", "buildah"] {
@@ -120,8 +120,8 @@ fn a_signal_while_a_users_container_is_mounted_leaves_the_users_mount() {
     }
 }
 
-/// A PID namespace with the /proc of its host: the numbers there are not those of the processes in it, and a build
-/// that runs was once taken for one that has ended.
+/// A PID namespace with the /proc of its host: the numbers there are not those of the processes in
+/// it, and a build that runs was once taken for one that has ended.
 #[test]
 fn leftovers_in_a_pid_namespace_with_the_outer_proc_leave_a_running_build_alone() {
     if !is_root() {
@@ -192,7 +192,8 @@ fn mount_that_is_ended_leaves_nothing() {
     }
 }
 
-/// Two at a time once chose the same name for their containers, and the one that failed removed the other's.
+/// Two at a time once chose the same name for their containers, and the one that failed removed the
+/// other's.
 #[test]
 fn mounts_through_containers_side_by_side_are_both_there() {
     if !is_root() {
@@ -288,9 +289,9 @@ fn a_signal_that_takes_long_says_so_in_time() {
     fake.is_clean("in the end");
 }
 
-/// kill -9, SIGTERM and SIGINT at random moments of a `build --from`, beside a mount of the user's of the same image:
-/// nothing of ours is left after the next run, and nothing of others is touched. `AOH_MOMENTS=100` tries a hundred
-/// moments for each signal and program instead of a few.
+/// kill -9, SIGTERM and SIGINT at random moments of a `build --from`, beside a mount of the user's
+/// of the same image: nothing of ours is left after the next run, and nothing of others is touched.
+/// `AOH_MOMENTS=100` tries a hundred moments for each signal and program instead of a few.
 #[test]
 fn a_build_from_an_image_that_is_ended_at_any_moment_leaves_nothing() {
     let moments = std::env::var("AOH_MOMENTS").map_or(4, |n| n.parse().unwrap());
@@ -339,7 +340,8 @@ fn build_image(fake: &Fake, more: &[&str]) -> Output {
     fake.run(&[&["compose", "build-image", context, "-o", &layout], more].concat())
 }
 
-/// `--build-arg 'FMT={name}: {version} in {file}'` once became `: {version} in` and a temporary file's path.
+/// `--build-arg 'FMT={name}: {version} in {file}'` once became `: {version} in` and a temporary
+/// file's path.
 #[test]
 fn words_of_users_are_no_templates() {
     for program in ["podman", "buildah"] {
@@ -468,8 +470,8 @@ fn a_colon_in_the_temporary_directory_is_no_tag() {
 
 // --- what is odd --------------------------------------------------------------------------------
 
-/// A hole of gigabytes becomes bytes, a date in the future the image's, and a store of containers part of it:
-/// each once without a word.
+/// A hole of gigabytes becomes bytes, a date in the future the image's, and a store of containers
+/// part of it: each once without a word.
 #[test]
 fn what_is_odd_in_a_rootfs_is_told() {
     let dir = scratch();

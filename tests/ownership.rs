@@ -1,5 +1,5 @@
-//! Who owns the files of real root filesystems, where `AOH_ROOTFS_*` name them: what dpkg itself says of every path that
-//! it knows, and how much nobody owns.
+//! Who owns the files of real root filesystems, where `AOH_ROOTFS_*` name them: what dpkg itself
+//! says of every path that it knows, and how much nobody owns.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{HashMap, HashSet};
@@ -18,7 +18,8 @@ fn rootfs() -> Vec<Utf8PathBuf> {
         .collect()
 }
 
-/// What `dpkg -S` says of all paths: each with the packages that have it, and those diverted from it.
+/// What `dpkg -S` says of all paths: each with the packages that have it, and those diverted from
+/// it.
 fn said_by_dpkg(rootfs: &Utf8PathBuf) -> (Vec<(String, Vec<String>)>, HashSet<String>) {
     let admin_dir = format!("--admindir={rootfs}/var/lib/dpkg");
     let done = Command::new("dpkg-query")

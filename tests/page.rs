@@ -1,5 +1,5 @@
-//! The pages of `inspect --html` and `diff --html`, opened in a real browser: they draw, are searched, say what
-//! `--json` says, ask for nothing, and take no name for markup.
+//! The pages of `inspect --html` and `diff --html`, opened in a real browser: they draw, are
+//! searched, say what `--json` says, ask for nothing, and take no name for markup.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "common/browser.rs"]
@@ -67,7 +67,8 @@ fn is_no_markup(browser: &mut Browser) {
     browser.is_quiet();
 }
 
-/// In every width and both colours: nothing is cut off, letters can be told from what is behind them.
+/// In every width and both colours: nothing is cut off, letters can be told from what is behind
+/// them.
 fn is_readable(browser: &mut Browser, file: &Path) {
     for (width, scheme) in [
         (1300, "light"),

@@ -1,5 +1,5 @@
-//! A build that follows an earlier image: its plan stays, what has not changed is taken over, and the
-//! bytes are those that a build without it makes of the same plan.
+//! A build that follows an earlier image: its plan stays, what has not changed is taken over, and
+//! the bytes are those that a build without it makes of the same plan.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;

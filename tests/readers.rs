@@ -1,6 +1,6 @@
-//! What others have made, read: images that were squashed, edited in place or written by other builders
-//! are what a container of them shows; names of others never reach a terminal as they are; what
-//! no file system holds is refused, and by writing as by reading.
+//! What others have made, read: images that were squashed, edited in place or written by other
+//! builders are what a container of them shows; names of others never reach a terminal as they are;
+//! what no file system holds is refused, and by writing as by reading.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -26,8 +26,8 @@ fn encapsulated(dir: &std::path::Path) -> (ImageWriter, Vec<Member>) {
     (ImageWriter::read(&dir.join("out")), members)
 }
 
-/// All layers in one, as `podman build --squash-all` and `podman export` make it: in the order of names, with the
-/// content at the first name and hard links to it at the others.
+/// All layers in one, as `podman build --squash-all` and `podman export` make it: in the order of
+/// names, with the content at the first name and hard links to it at the others.
 fn squashed(members: &[Member]) -> Vec<u8> {
     let mut tar = Tar::default();
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
@@ -118,7 +118,8 @@ fn a_file_edited_in_place_is_what_its_object_says_now() {
     );
 }
 
-/// Packages behind an opaque whiteout, and files below a directory in whose place there is a link, are not seen.
+/// Packages behind an opaque whiteout, and files below a directory in whose place there is a link,
+/// are not seen.
 #[test]
 fn inspect_tells_what_a_container_shows() {
     let dir = scratch();

@@ -1,6 +1,6 @@
 //! Real root filesystems, where `AOH_ROOTFS_TRIXIE` and `AOH_ROOTFS_BOOKWORM` name them (see
-//! `contrib/test`): whole images that an independent judge reads, the commit that libostree makes, memory
-//! that does not grow with the rootfs, and layers that follow packages.
+//! `contrib/test`): whole images that an independent judge reads, the commit that libostree makes,
+//! memory that does not grow with the rootfs, and layers that follow packages.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;

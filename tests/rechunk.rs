@@ -1,5 +1,5 @@
-//! The rootfs of an image that was made from an encapsulated one: it carries a repository, and where
-//! that was of format version 1 its directories have lost their metadata.
+//! The rootfs of an image that was made from an encapsulated one: it carries a repository, and
+//! where that was of format version 1 its directories have lost their metadata.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -34,8 +34,8 @@ fn system(path: &Path) -> Rootfs {
     rootfs
 }
 
-/// What podman makes of an image: a copy of the system with the repository of the image in it, directories
-/// as `directory` leaves them.
+/// What podman makes of an image: a copy of the system with the repository of the image in it,
+/// directories as `directory` leaves them.
 fn unpacked(dir: &Path, system: &Rootfs, version: &str, directory: impl Fn(&Path, bool)) -> Rootfs {
     let image = build_image(dir, system, &["--format-version", version]);
     let copy = Rootfs::new(dir.join(format!("copy-{version}")));
@@ -56,7 +56,8 @@ fn unpacked(dir: &Path, system: &Rootfs, version: &str, directory: impl Fn(&Path
     copy
 }
 
-/// Calls `directory` for each directory, and says whether anything but empty directories is below it.
+/// Calls `directory` for each directory, and says whether anything but empty directories is below
+/// it.
 fn walk(path: &Path, directory: &impl Fn(&Path, bool)) -> bool {
     let mut holds = false;
     for entry in fs::read_dir(path).unwrap() {

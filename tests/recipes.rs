@@ -1,5 +1,6 @@
-//! The recipes in contrib/recipes: their scripts are run as they are, with a registry of the tests. mmdebstrap and apt-get
-//! are other programs here: they copy a small root filesystem, and do nothing.
+//! The recipes in contrib/recipes: their scripts are run as they are, with a registry of the tests.
+//! mmdebstrap and apt-get are other programs here: they copy a small root filesystem, and do
+//! nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -19,7 +20,8 @@ fn recipe(name: &str) -> String {
     fs::read_to_string(recipes.join(name)).unwrap()
 }
 
-/// The blocks of shell code in a recipe in YAML: what is indented more than the line that ends with `begins`.
+/// The blocks of shell code in a recipe in YAML: what is indented more than the line that ends with
+/// `begins`.
 fn scripts(yaml: &str, begins: &str) -> Vec<String> {
     let indent = |line: &str| line.len() - line.trim_start().len();
     let lines: Vec<&str> = yaml.lines().collect();
@@ -40,7 +42,8 @@ fn scripts(yaml: &str, begins: &str) -> Vec<String> {
     starts.map(script).collect()
 }
 
-/// A machine of a recipe: programs, a registry with a password, and the system that mmdebstrap makes.
+/// A machine of a recipe: programs, a registry with a password, and the system that mmdebstrap
+/// makes.
 struct Machine {
     dir: tempfile::TempDir,
     registry: Registry,
@@ -146,7 +149,8 @@ impl Machine {
         self.dir.path().join("work/update.md")
     }
 
-    /// What every recipe does: a first build, nothing where nothing has changed, an update, and one name for all.
+    /// What every recipe does: a first build, nothing where nothing has changed, an update, and one
+    /// name for all.
     fn follows(&self, build: &[String], index: &[String]) {
         let name = |tag: &str| self.registry.name(&format!("project/os:{tag}"));
         self.has_system("1.0-1");

@@ -93,7 +93,8 @@ fn every_command_takes_an_image_in_a_registry() {
     );
 }
 
-/// skopeo's proxy turns docker's manifests into OCI's and drops fields of configs: neither may show.
+/// skopeo's proxy turns docker's manifests into OCI's and drops fields of configs: neither may
+/// show.
 #[test]
 fn manifests_and_configs_are_read_as_they_are() {
     if !has_registry() {

@@ -1,5 +1,5 @@
-//! Registries on bad days: nothing half done counts as done, what is worth another try gets one, errors name the
-//! registry, the repository and the cause.
+//! Registries on bad days: nothing half done counts as done, what is worth another try gets one,
+//! errors name the registry, the repository and the cause.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;

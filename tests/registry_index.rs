@@ -185,7 +185,8 @@ fn several_architectures_become_one_name() {
     }
 }
 
-/// What an image is made of may be an index: `--arch` says which image of it, and an image alone is taken as it is.
+/// What an image is made of may be an index: `--arch` says which image of it, and an image alone is
+/// taken as it is.
 #[test]
 fn what_is_built_from_is_chosen_by_its_architecture() {
     if !has_registry() {

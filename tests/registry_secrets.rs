@@ -30,7 +30,8 @@ fn tells(bytes: &[u8]) -> bool {
     forms().iter().any(|form| text.contains(form.as_str()))
 }
 
-/// The processes whose arguments or environment tell the secret, and the open files of any that do, by name.
+/// The processes whose arguments or environment tell the secret, and the open files of any that do,
+/// by name.
 fn processes_that_tell() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for process in fs::read_dir("/proc").unwrap().flatten() {
@@ -57,7 +58,8 @@ fn files_that_tell(dir: &Path) -> Vec<String> {
     found
 }
 
-/// Runs the program with the secret on standard input, everything temporary in `dir`, and looks meanwhile.
+/// Runs the program with the secret on standard input, everything temporary in `dir`, and looks
+/// meanwhile.
 fn run_with_secret(dir: &Path, arguments: &[&str], secret: &str) -> (Output, BTreeSet<String>) {
     let mut command = helper();
     command
@@ -164,8 +166,8 @@ fn a_password_is_nowhere_to_be_seen() {
     assert!(found, "the search does not find what is there");
 }
 
-/// Where podman, skopeo and docker keep credentials they are found, an authority's certificate is needed, and what is
-/// missing is told.
+/// Where podman, skopeo and docker keep credentials they are found, an authority's certificate is
+/// needed, and what is missing is told.
 #[test]
 fn credentials_are_found_where_others_keep_them() {
     if !has_registry() {

@@ -1,4 +1,5 @@
-//! Images that skopeo signs with a sigstore key. The key in tests/data is of these tests, and its passphrase is known.
+//! Images that skopeo signs with a sigstore key. The key in tests/data is of these tests, and its
+//! passphrase is known.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -103,8 +104,8 @@ impl Signer {
     }
 }
 
-/// Whether this skopeo signs: that of Debian 12 has it left out. `AOH_REQUIRE_SIGSTORE` says that it must, as
-/// `contrib/test skopeo-trixie` does, which takes the one of Debian 13.
+/// Whether this skopeo signs: that of Debian 12 has it left out. `AOH_REQUIRE_SIGSTORE` says that
+/// it must, as `contrib/test skopeo-trixie` does, which takes the one of Debian 13.
 fn skopeo_signs(signer: &Signer) -> bool {
     let copy = format!("dir:{}", signer.dir.path().join("signed").display());
     let mut command = Command::new("skopeo");

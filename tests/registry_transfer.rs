@@ -6,8 +6,8 @@ mod common;
 use common::*;
 use serde_json::Value;
 
-/// Manifests and layers, annotations too, are the same in the layout, the registry and the copy pulled from it; what
-/// is there is neither sent nor fetched again.
+/// Manifests and layers, annotations too, are the same in the layout, the registry and the copy
+/// pulled from it; what is there is neither sent nor fetched again.
 #[test]
 fn an_image_is_the_same_pushed_and_pulled() {
     if !has_registry() {

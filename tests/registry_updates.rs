@@ -1,12 +1,13 @@
-//! The next image in a registry: what is there is neither fetched nor sent again, and a previous image may be missing.
+//! The next image in a registry: what is there is neither fetched nor sent again, and a previous
+//! image may be missing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 
 use common::*;
 
-/// With the previous image in the same repository, layers that stay are not fetched, compressed or sent; without
-/// it they are compressed, and not sent.
+/// With the previous image in the same repository, layers that stay are not fetched, compressed or
+/// sent; without it they are compressed, and not sent.
 #[test]
 fn what_the_repository_has_is_neither_fetched_nor_sent() {
     if !has_registry() {

@@ -1,5 +1,6 @@
-//! Any tree in, the same tree out: small random trees with nasty names and a random package database
-//! over them, in both formats and any number of layers. The cases are the same in every run.
+//! Any tree in, the same tree out: small random trees with nasty names and a random package
+//! database over them, in both formats and any number of layers. The cases are the same in every
+//! run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;

@@ -1,4 +1,5 @@
-//! What `--json` prints is what its schema says, all of it: every field is described, none is missing.
+//! What `--json` prints is what its schema says, all of it: every field is described, none is
+//! missing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -14,8 +15,9 @@ fn schema(name: &str) -> Value {
     serde_json::from_str(&run(&["schema", name])).unwrap()
 }
 
-/// Checks `value` by the keywords of JSON Schema (draft 2020-12) that the schemas use. Stricter in one thing: a field that
-/// is not described is an error, though a reader must expect fields of later releases.
+/// Checks `value` by the keywords of JSON Schema (draft 2020-12) that the schemas use. Stricter in
+/// one thing: a field that is not described is an error, though a reader must expect fields of
+/// later releases.
 fn check(value: &Value, schema: &Value, all: &Value, at: &str) {
     let known = [
         "$schema",

@@ -1,5 +1,5 @@
-//! What stays as it is whenever, and beside whatever else, an image is built: times of files, and the
-//! layer of what several packages share.
+//! What stays as it is whenever, and beside whatever else, an image is built: times of files, and
+//! the layer of what several packages share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;

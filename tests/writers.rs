@@ -1,5 +1,5 @@
-//! Several writers of one layout at once, killed ones among them, and what they leave: no tag is lost, and
-//! nothing else is there than what the images need.
+//! Several writers of one layout at once, killed ones among them, and what they leave: no tag is
+//! lost, and nothing else is there than what the images need.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -109,9 +109,9 @@ const ROUNDS: usize = 50;
 /// What the writers write to; two without a tag.
 const TAGS: [&str; WRITERS] = ["a", "b", "c", "d", "e", "f", "", ""];
 
-/// Eight writers, tags and none mixed, one of them killed at a random moment of each round, and a reader beside them: 8 of 8
-/// rounds of four lost tags, into a new layout three of four failed, and untagged ones left an index that
-/// named what was not there.
+/// Eight writers, tags and none mixed, one of them killed at a random moment of each round, and a
+/// reader beside them: 8 of 8 rounds of four lost tags, into a new layout three of four failed, and
+/// untagged ones left an index that named what was not there.
 #[test]
 fn writers_side_by_side_lose_nothing() {
     let dir = scratch();
@@ -159,7 +159,8 @@ fn writers_side_by_side_lose_nothing() {
     });
 }
 
-/// Whichever of the reader and the writers fails, the other one ends, too: the scope waits for both.
+/// Whichever of the reader and the writers fails, the other one ends, too: the scope waits for
+/// both.
 struct EndsBoth<'a>(&'a AtomicBool);
 
 impl Drop for EndsBoth<'_> {
@@ -223,8 +224,8 @@ fn finish(child: Child) {
     assert!(done.status.success(), "{}", stderr(&done));
 }
 
-/// Reads images while others write: what an index names is there as long as it is read. Pauses while `pause` is set,
-/// which it clears.
+/// Reads images while others write: what an index names is there as long as it is read. Pauses
+/// while `pause` is set, which it clears.
 fn read_beside(layout: &Path, pause: &AtomicBool, has_ended: &AtomicBool) {
     let _end = EndsBoth(has_ended);
     let mut turn = 0;
@@ -294,8 +295,8 @@ fn add_blob(layout: &Path, content: &[u8], media_type: &str) -> Value {
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// Signatures (`sha256-….sig`), attached artifacts, nested indexes, and blobs that another tool may be about
-/// to name.
+/// Signatures (`sha256-*.sig`), attached artifacts, nested indexes, and blobs that another tool
+/// may be about to name.
 #[test]
 fn what_other_tools_have_written_stays() {
     let dir = scratch();
@@ -390,7 +391,8 @@ fn an_archive_is_one_of_two() {
     assert_eq!(names(dir.path()), ["a.tar", "rootfs"]);
 }
 
-/// A user's own directory is called as ours are: it stays, however old. A stage of ours that was killed goes.
+/// A user's own directory is called as ours are: it stays, however old. A stage of ours that was
+/// killed goes.
 #[test]
 fn a_directory_of_others_stays_whatever_its_name() {
     let dir = scratch();

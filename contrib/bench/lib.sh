@@ -28,8 +28,8 @@ describe_data() {
     printf '    %s entries, %s\n' "$(find "$rootfs" | wc -l)" "$(du -sh --apparent-size "$rootfs" | cut -f 1)"
 }
 
-# measured FILE COMMAND...: appends wall seconds, the largest process's peak in KiB, and the CPU seconds of user and
-# system to FILE.
+# measured FILE COMMAND...: appends wall seconds, the largest process's peak in KiB, and the CPU
+# seconds of user and system to FILE.
 measured() {
     local file=$1
     shift

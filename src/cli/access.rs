@@ -20,12 +20,13 @@ pub struct AccessArgs {
     #[arg(long, value_name = "FILE", help_heading = "Registries")]
     authfile: Option<Utf8PathBuf>,
 
-    /// Read USER:PASSWORD for the registry from standard input: for the one that is written to, else the one that
-    /// is read
+    /// Read USER:PASSWORD for the registry from standard input: for the one that is written to,
+    /// else the one that is read
     #[arg(long, help_heading = "Registries", conflicts_with = "authfile")]
     creds_stdin: bool,
 
-    /// Directory with certificates for registries: *.crt of authorities, *.cert and *.key of a client
+    /// Directory with certificates for registries: *.crt of authorities, *.cert and *.key of a
+    /// client
     #[arg(long, value_name = "DIR", help_heading = "Registries")]
     cert_dir: Option<Utf8PathBuf>,
 
@@ -33,7 +34,8 @@ pub struct AccessArgs {
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Registries")]
     tls_verify: Option<bool>,
 
-    /// How often to try again, with growing pauses, when a connection breaks or a registry has too much to do
+    /// How often to try again, with growing pauses, when a connection breaks or a registry has too
+    /// much to do
     #[arg(
         long,
         value_name = "N",
@@ -47,8 +49,8 @@ pub struct AccessArgs {
 }
 
 impl AccessArgs {
-    /// What registries ask for. `hosts` are those that the command talks to, the first in first place: credentials
-    /// from standard input are for that one.
+    /// What registries ask for. `hosts` are those that the command talks to, the first in first
+    /// place: credentials from standard input are for that one.
     pub fn access<'a>(&self, hosts: impl IntoIterator<Item = Option<&'a str>>) -> Result<Access> {
         let host = hosts.into_iter().flatten().next();
         let credentials = match (self.creds_stdin, host) {
@@ -152,7 +154,8 @@ pub struct OutputAccessArgs {
 }
 
 impl OutputAccessArgs {
-    /// What registries ask for, of a command that writes to `destination` and talks to the `others` too.
+    /// What registries ask for, of a command that writes to `destination` and talks to the `others`
+    /// too.
     pub fn access<'a>(
         &self,
         destination: &'a Destination,
@@ -167,7 +170,8 @@ impl OutputAccessArgs {
 /// Which image of an index is read.
 #[derive(Debug, Args)]
 pub struct ArchitectureArgs {
-    /// Of images for several architectures, the one to read, by its Debian or OCI name [default: this machine's]
+    /// Of images for several architectures, the one to read, by its Debian or OCI name [default:
+    /// this machine's]
     #[arg(long, value_name = "ARCH", value_parser = architecture)]
     pub arch: Option<String>,
 }

@@ -118,12 +118,13 @@ pub struct LayerArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=2))]
     pub format_version: Option<u8>,
 
-    /// Times of the files of a plain image: keep what packages gave and make 0 of what is after the date otherwise, clamp
-    /// what is after the date, or zero
+    /// Times of the files of a plain image: keep what packages gave and make 0 of what is after the
+    /// date otherwise, clamp what is after the date, or zero
     #[arg(long, value_name = "RULE", default_value = "keep", value_parser = FileTimes::from_name)]
     pub mtime: FileTimes,
 
-    /// Compression of layers: none, gzip or zstd [default: none for oci: and containers-storage:, gzip for archives and registries]
+    /// Compression of layers: none, gzip or zstd [default: none for oci: and containers-storage:,
+    /// gzip for archives and registries]
     #[arg(long, value_name = "METHOD")]
     pub compression: Option<String>,
 
@@ -135,8 +136,9 @@ pub struct LayerArgs {
     #[arg(long, value_name = "DIR")]
     pub admindir: Option<String>,
 
-    /// File with the components of paths that no package owns: a line PATTERN COMPONENT [INTERVAL] each, or JSON
-    /// {"path": ..., "component": ..., "interval": ...}; the first that matches a path or a directory above it counts
+    /// File with the components of paths that no package owns: a line PATTERN COMPONENT [INTERVAL]
+    /// each, or JSON {"path": ..., "component": ..., "interval": ...}; the first that matches a
+    /// path or a directory above it counts
     #[arg(long, value_name = "FILE")]
     pub components: Option<Utf8PathBuf>,
 
@@ -222,8 +224,8 @@ pub struct ConfigArgs {
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub cmd: Vec<String>,
 
-    /// Architecture, by its Debian or OCI name, and which image of an index is read or followed [default: the
-    /// config's, else dpkg's; of an index this machine's]
+    /// Architecture, by its Debian or OCI name, and which image of an index is read or followed
+    /// [default: the config's, else dpkg's; of an index this machine's]
     #[arg(long, value_name = "ARCH", value_parser = Platform::from_name)]
     pub arch: Option<Platform>,
 }

@@ -15,8 +15,9 @@ use crate::registry::Destination;
 
 /// Make a chunked image of a Debian root filesystem.
 ///
-/// Reads the rootfs (a directory, or an image or container of podman or buildah) in place, makes its OSTree commit, puts source packages into layers by how
-/// often they change, and writes the image. The digest of its manifest goes to standard output.
+/// Reads the rootfs (a directory, or an image or container of podman or buildah) in place, makes
+/// its OSTree commit, puts source packages into layers by how often they change, and writes the
+/// image. The digest of its manifest goes to standard output.
 ///
 /// What the running system fills (/dev, /proc, /sys, /run, /tmp) and what is below /sysroot is
 /// left out; those directories stay, empty. With --rootfs / also what is mounted there.
@@ -25,11 +26,12 @@ pub struct BuildArgs {
     #[command(flatten)]
     source: SourceArgs,
 
-    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG], containers-storage:NAME,
-    /// a path (an OCI archive), or - for an OCI archive on standard output
+    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG],
+    /// containers-storage:NAME, a path (an OCI archive), or - for an OCI archive on standard output
     ///
-    /// An existing layout or archive is replaced in one step; with a tag, only that tag of a layout. A registry
-    /// (docker://) is sent the layers that it lacks, and its digest is read back.
+    /// An existing layout or archive is replaced in one step; with a tag, only that tag of a
+    /// layout. A registry (docker://) is sent the layers that it lacks, and its digest is read
+    /// back.
     #[arg(short, long, value_name = "DEST")]
     output: Destination,
 
@@ -41,8 +43,8 @@ pub struct BuildArgs {
     #[arg(long, value_enum, default_value = "ostree")]
     format: FormatName,
 
-    /// Make the system first what bootc and OSTree expect, as 'finalize' does, in a view of it: what is read stays as
-    /// it is
+    /// Make the system first what bootc and OSTree expect, as 'finalize' does, in a view of it:
+    /// what is read stays as it is
     #[arg(long)]
     finalize: bool,
 
@@ -87,7 +89,8 @@ pub enum FormatName {
 }
 
 impl FormatName {
-    /// With the version that is asked for, where nothing else is said `usual`. Whether the image is to carry a signed commit.
+    /// With the version that is asked for, where nothing else is said `usual`. Whether the image is
+    /// to carry a signed commit.
     pub fn format(
         self,
         layers: &LayerArgs,

@@ -13,8 +13,9 @@ use crate::registry::{Destination, Reference};
 
 /// Make a chunked image that bootc boots of a root filesystem.
 ///
-/// The entry point of rpm-ostree, with its options and its defaults; 'build' has more. When there is a chunked
-/// image at the output already, its plan is kept, so that layers stay that have not changed.
+/// The entry point of rpm-ostree, with its options and its defaults; 'build' has more. When there
+/// is a chunked image at the output already, its plan is kept, so that layers stay that have not
+/// changed.
 #[derive(Debug, Args)]
 pub struct BuildChunkedOciArgs {
     #[command(flatten)]
@@ -32,7 +33,8 @@ pub struct BuildChunkedOciArgs {
     #[arg(long, value_name = "NAME", default_value = "latest", value_parser = args::tag)]
     reference: String,
 
-    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG], a path (an OCI archive), or
+    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG], a
+    /// path (an OCI archive), or
     /// - for an OCI archive on standard output
     #[arg(long, value_name = "DEST")]
     output: Destination,

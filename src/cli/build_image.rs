@@ -17,8 +17,8 @@ use crate::source::{self, BuildOptions, Source};
 
 /// Build a Containerfile with podman or buildah and make a chunked image of the result.
 ///
-/// The backend's output is shown on standard error as it comes; the image that it builds stays in its storage, as
-/// its cache. The chunked image has that one's config.
+/// The backend's output is shown on standard error as it comes; the image that it builds stays in
+/// its storage, as its cache. The chunked image has that one's config.
 #[derive(Debug, Args)]
 pub struct BuildImageArgs {
     /// Directory of the build's context
@@ -45,8 +45,8 @@ pub struct BuildImageArgs {
     #[arg(last = true, value_name = "OPTION")]
     more: Vec<String>,
 
-    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG], containers-storage:NAME,
-    /// a path (an OCI archive), or - for an OCI archive on standard output
+    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG],
+    /// containers-storage:NAME, a path (an OCI archive), or - for an OCI archive on standard output
     #[arg(short, long, value_name = "DEST")]
     output: Destination,
 
@@ -61,8 +61,8 @@ pub struct BuildImageArgs {
     #[command(flatten)]
     filter: FilterArgs,
 
-    /// Make the system first what bootc and OSTree expect, as 'finalize' does, in a view of it: what is read stays as
-    /// it is
+    /// Make the system first what bootc and OSTree expect, as 'finalize' does, in a view of it:
+    /// what is read stays as it is
     #[arg(long)]
     finalize: bool,
 

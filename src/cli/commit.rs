@@ -18,8 +18,8 @@ use crate::report::committed_line;
 /// Make an OSTree commit of a Debian root filesystem in a repository.
 ///
 /// /etc becomes /usr/etc. What the running system fills (/dev, /proc, /sys, /run, /tmp) and what is
-/// below /sysroot is left out; those directories stay, empty. Objects that the repository has are not
-/// written again. A kernel at /usr/lib/modules/VERSION/vmlinuz makes the commit bootable
+/// below /sysroot is left out; those directories stay, empty. Objects that the repository has are
+/// not written again. A kernel at /usr/lib/modules/VERSION/vmlinuz makes the commit bootable
 /// (ostree.bootable, ostree.linux). The commit's checksum goes to standard output.
 #[derive(Debug, Args)]
 pub struct CommitCommandArgs {

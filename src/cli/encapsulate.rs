@@ -15,8 +15,9 @@ use crate::registry::{Destination, Reference};
 
 /// Make a chunked image of an OSTree commit.
 ///
-/// The commit is read from its repository, its objects are checked as they are, and its packages are those of the dpkg
-/// database in it. The digest of the image's manifest goes to standard output.
+/// The commit is read from its repository, its objects are checked as they are, and its packages
+/// are those of the dpkg database in it. The digest of the image's manifest goes to standard
+/// output.
 #[derive(Debug, Args)]
 pub struct EncapsulateArgs {
     /// The repository
@@ -27,7 +28,8 @@ pub struct EncapsulateArgs {
     #[arg(value_name = "REF")]
     commit: String,
 
-    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG], a path (an OCI archive), or
+    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG], a
+    /// path (an OCI archive), or
     /// - for an OCI archive on standard output
     #[arg(value_name = "IMGREF")]
     destination: Destination,

@@ -1,6 +1,6 @@
-//! Examples for every command, and headings for their options, added to the definition of the command line: so help,
-//! manual pages and completions have them alike. Tests hold that every example is understood, and every command has
-//! some.
+//! Examples for every command, and headings for their options, added to the definition of the
+//! command line: so help, manual pages and completions have them alike. Tests hold that every
+//! example is understood, and every command has some.
 
 use clap::Command;
 

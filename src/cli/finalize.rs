@@ -11,10 +11,10 @@ use crate::report;
 
 /// Make a Debian root filesystem what bootc and OSTree expect, in place.
 ///
-/// In a build step on the system itself (RUN apt-ostree-helper finalize), or on a root filesystem that is mounted.
-/// A second run changes nothing; run it again after packages were installed. No package state is lost: dpkg and
-/// apt work as before, in a container and on the booted system. 'build --finalize' does it on the way, and leaves
-/// what it reads as it is.
+/// In a build step on the system itself (RUN apt-ostree-helper finalize), or on a root filesystem
+/// that is mounted. A second run changes nothing; run it again after packages were installed. No
+/// package state is lost: dpkg and apt work as before, in a container and on the booted system.
+/// 'build --finalize' does it on the way, and leaves what it reads as it is.
 #[derive(Debug, Args)]
 pub struct FinalizeArgs {
     /// Root of the Debian system

@@ -1,4 +1,5 @@
-//! `schema`, `completions` and `man`: the last two made from the definition of the command line itself.
+//! `schema`, `completions` and `man`: the last two made from the definition of the command line
+//! itself.
 
 use std::fs;
 
@@ -27,7 +28,8 @@ pub struct ManArgs {
 
 /// Print the JSON Schema of what --json prints, or the names of all schemas.
 ///
-/// Fields may be added in any release; one is removed, renamed, or given another type only with a new major version.
+/// Fields may be added in any release; one is removed, renamed, or given another type only with a
+/// new major version.
 #[derive(Debug, Args)]
 pub struct SchemaArgs {
     /// Whose output: a command's name, 'build' for all that make an image.
@@ -44,8 +46,9 @@ pub fn completions(args: &CompletionsArgs) -> Result<()> {
         "apt-ostree-helper",
         &mut script,
     );
-    // clap_complete 4.6 for bash writes a dash of the program's name as the border of a subcommand in one place and as a
-    // sign in another, so that no option would be found: the border is made the sign.
+    // clap_complete 4.6 for bash writes a dash of the program's name as the border of a subcommand
+    // in one place and as a sign in another, so that no option would be found: the border is made
+    // the sign.
     print_result(&String::from_utf8_lossy(&script).replace("__subcmd__", "__"))
 }
 

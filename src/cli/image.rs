@@ -7,8 +7,8 @@ use crate::oci::BaseConfig;
 use crate::pipeline::{Format, ImageOptions};
 use crate::registry::{Access, Destination};
 
-/// The options of a job; `command` is the one that is given, for the image's history. What a command has of its own is
-/// to be added.
+/// The options of a job; `command` is the one that is given, for the image's history. What a
+/// command has of its own is to be added.
 pub fn image_options(
     command: &str,
     destination: Destination,

@@ -15,10 +15,11 @@ use crate::tree::{Filter, SpecialFiles};
 
 /// Make an OSTree commit of a container image in a repository.
 ///
-/// An encapsulated commit is taken out as it is: each object is checked, and the commit counts, and the branch points
-/// at it, only when every object is there. Of an ordinary image, or of layers on top of a commit, the commit
-/// is made: the layers are applied, /etc becomes /usr/etc, and what a running system fills (/dev,
-/// /proc, /sys, /run, /tmp) stays empty. The commit's checksum goes to standard output.
+/// An encapsulated commit is taken out as it is: each object is checked, and the commit counts, and
+/// the branch points at it, only when every object is there. Of an ordinary image, or of layers on
+/// top of a commit, the commit is made: the layers are applied, /etc becomes /usr/etc, and what a
+/// running system fills (/dev, /proc, /sys, /run, /tmp) stays empty. The commit's checksum goes to
+/// standard output.
 ///
 /// Files that a later layer replaces are stored too; 'ostree prune' removes them.
 #[derive(Debug, Args)]

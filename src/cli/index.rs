@@ -14,16 +14,18 @@ use crate::registry::{Destination, Reference};
 
 /// Make one image of images for several architectures.
 ///
-/// Each part may be in a layout, an archive or a registry, and may have been built on another machine; of an index all
-/// images are taken. Platforms are those of the parts' configs. The digest of the index goes to standard output.
+/// Each part may be in a layout, an archive or a registry, and may have been built on another
+/// machine; of an index all images are taken. Platforms are those of the parts' configs. The digest
+/// of the index goes to standard output.
 #[derive(Debug, Args)]
 pub struct IndexArgs {
     /// The images: oci:PATH[:TAG], oci-archive:PATH[:TAG], a path, docker://NAME and others
     #[arg(value_name = "IMAGE", required = true)]
     parts: Vec<Reference>,
 
-    /// Where the index goes, with its images: oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG], a path
-    /// (an OCI archive), or - for an OCI archive on standard output
+    /// Where the index goes, with its images: oci:PATH[:TAG], oci-archive:PATH[:TAG],
+    /// docker://HOST/NAME[:TAG], a path (an OCI archive), or - for an OCI archive on standard
+    /// output
     #[arg(short, long, value_name = "DEST")]
     output: Destination,
 

@@ -19,8 +19,8 @@ const DIFFERENT: u8 = 3;
 
 /// Show an image's layers, their sizes and components, and its packages.
 ///
-/// The image is read whole, and every layer checked. Chances to change, and the bytes that an update is expected to
-/// cost, are those of the build that made it.
+/// The image is read whole, and every layer checked. Chances to change, and the bytes that an
+/// update is expected to cost, are those of the build that made it.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// The image: oci:PATH[:TAG], oci-archive:PATH[:TAG], a path, or through skopeo docker://NAME,
@@ -32,8 +32,8 @@ pub struct InspectArgs {
     #[arg(long)]
     packages: bool,
 
-    /// Tell the layer, the component and the package of a path in the image, or of what is below it; may be given
-    /// several times
+    /// Tell the layer, the component and the package of a path in the image, or of what is below
+    /// it; may be given several times
     #[arg(long = "path", value_name = "PATH")]
     paths: Vec<String>,
 
@@ -61,8 +61,8 @@ pub struct InspectArgs {
 
 /// Compare two images: packages, layers, and the bytes that a client fetches which has the first.
 ///
-/// For each layer that is fetched: which of its components were updated, how much comes along unchanged or with
-/// another time only, and where no package has changed, which files have.
+/// For each layer that is fetched: which of its components were updated, how much comes along
+/// unchanged or with another time only, and where no package has changed, which files have.
 #[derive(Debug, Args)]
 pub struct DiffArgs {
     /// The image that a client has
@@ -77,7 +77,8 @@ pub struct DiffArgs {
     #[arg(long)]
     exit_code: bool,
 
-    /// Read the changelogs in the new image: what has changed in each updated package, and which vulnerabilities are mended
+    /// Read the changelogs in the new image: what has changed in each updated package, and which
+    /// vulnerabilities are mended
     #[arg(long)]
     changelog: bool,
 

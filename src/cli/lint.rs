@@ -14,8 +14,8 @@ const FOUND: u8 = 3;
 
 /// Say what would keep a root filesystem from booting or updating well.
 ///
-/// What is fatal ends with status 3; warnings do with --fatal-warnings. Nothing is changed: most of what is found is
-/// mended by 'finalize'.
+/// What is fatal ends with status 3; warnings do with --fatal-warnings. Nothing is changed: most of
+/// what is found is mended by 'finalize'.
 #[derive(Debug, Args)]
 pub struct LintArgs {
     /// Root of the Debian system

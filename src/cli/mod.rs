@@ -225,8 +225,8 @@ fn log_to_stderr(level: LevelFilter) {
     let _ = log.try_init();
 }
 
-/// An error with its causes. Only those that are of several lines by themselves are shown as such: a line end in
-/// a name that is in any other breaks no line.
+/// An error with its causes. Only those that are of several lines by themselves are shown as such:
+/// a line end in a name that is in any other breaks no line.
 fn told(error: &anyhow::Error) -> String {
     let texts = error.chain().map(|cause| {
         let text = cause.to_string();

@@ -10,9 +10,10 @@ use crate::source;
 
 /// Mount an image or a container of podman or buildah, for scripts.
 ///
-/// The path goes to standard output. It stays mounted until 'umount': backends count, so that each mount wants
-/// an unmount of its own. Read it, do not write to it. As an ordinary user, run the whole script in
-/// 'podman unshare' or 'buildah unshare': what is mounted there is seen nowhere else.
+/// The path goes to standard output. It stays mounted until 'umount': backends count, so that each
+/// mount wants an unmount of its own. Read it, do not write to it. As an ordinary user, run the
+/// whole script in 'podman unshare' or 'buildah unshare': what is mounted there is seen nowhere
+/// else.
 #[derive(Debug, Args)]
 pub struct MountArgs {
     /// The image, fetched where it is not in the storage
@@ -37,8 +38,8 @@ pub struct UmountArgs {
     #[arg(value_name = "WHAT", required_unless_present = "leftovers")]
     what: Vec<String>,
 
-    /// Remove the mounts, containers and processes that processes of this program have left which were killed
-    /// before they could; what others use stays. Each is named on standard output
+    /// Remove the mounts, containers and processes that processes of this program have left which
+    /// were killed before they could; what others use stays. Each is named on standard output
     #[arg(long, conflicts_with = "what")]
     leftovers: bool,
 

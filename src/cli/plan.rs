@@ -19,15 +19,16 @@ use crate::report::dry_run_text;
 
 /// Show the layers that 'build' would make, without making them.
 ///
-/// For each layer its bytes before compression, its share, the chance that it changes until a client's next pull, and its
-/// components. The layer of the commit, which always changes, is not shown.
+/// For each layer its bytes before compression, its share, the chance that it changes until a
+/// client's next pull, and its components. The layer of the commit, which always changes, is not
+/// shown.
 #[derive(Debug, Args)]
 pub struct PlanCommandArgs {
     #[command(flatten)]
     source: SourceArgs,
 
-    /// Say to which component a path or an installed package belongs, by which rule, and where it is put, or where a
-    /// component is; may be given several times
+    /// Say to which component a path or an installed package belongs, by which rule, and where it
+    /// is put, or where a component is; may be given several times
     #[arg(long, value_name = "PATH|PACKAGE")]
     explain: Vec<String>,
 

@@ -13,9 +13,10 @@ use crate::registry::{self, Access, Reference};
 /// Which plan is followed, and where the plan goes.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// An earlier image, from any transport, or none: components stay in their layers, and layers of a layout
-    /// (oci:PATH), or of the repository that the image goes to (docker://), that are the same are taken over. One that
-    /// is missing, not chunked or for another architecture is no error, but a registry out of reach is
+    /// An earlier image, from any transport, or none: components stay in their layers, and layers
+    /// of a layout (oci:PATH), or of the repository that the image goes to (docker://), that are
+    /// the same are taken over. One that is missing, not chunked or for another architecture is no
+    /// error, but a registry out of reach is
     #[arg(long, value_name = "IMAGE|none", default_value = "none", value_parser = previous)]
     previous: Earlier,
 
@@ -23,7 +24,8 @@ pub struct PlanArgs {
     #[arg(long)]
     previous_required: bool,
 
-    /// Follow the plan in a file, as --write-plan writes it (JSON: version 1, layers with components), instead of an image's
+    /// Follow the plan in a file, as --write-plan writes it (JSON: version 1, layers with
+    /// components), instead of an image's
     #[arg(long, value_name = "FILE")]
     plan: Option<Utf8PathBuf>,
 
@@ -33,7 +35,8 @@ pub struct PlanArgs {
 }
 
 impl PlanArgs {
-    /// The file for the plan of an image, if it is asked for; one that cannot be written is refused before any work.
+    /// The file for the plan of an image, if it is asked for; one that cannot be written is refused
+    /// before any work.
     pub fn add_to(&self, files: &mut SideFiles) -> Result<()> {
         files.add(self.write_plan.as_ref(), |built| built.plan.to_json())
     }

@@ -1,5 +1,5 @@
-//! Files that are written beside an image: opened before any work, written before the image is published,
-//! and put in their places after it.
+//! Files that are written beside an image: opened before any work, written before the image is
+//! published, and put in their places after it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

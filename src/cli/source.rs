@@ -57,9 +57,9 @@ pub struct SourceArgs {
     rootfs: RootfsArgs,
 
     /// Read an image. One with a transport (oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://NAME,
-    /// containers-storage:NAME) is read layer by layer, without podman and without privilege, its files kept
-    /// meanwhile in an unnamed file in TMPDIR; one without is an image of podman or buildah, which is mounted
-    /// meanwhile, and fetched where it is not in the storage
+    /// containers-storage:NAME) is read layer by layer, without podman and without privilege, its
+    /// files kept meanwhile in an unnamed file in TMPDIR; one without is an image of podman or
+    /// buildah, which is mounted meanwhile, and fetched where it is not in the storage
     #[arg(long, value_name = "IMAGE", conflicts_with = "rootfs")]
     from: Option<String>,
 
@@ -116,8 +116,8 @@ impl SourceArgs {
         Ok(reference.and_then(|r| r.host().map(str::to_owned)))
     }
 
-    /// Mounts what is to be mounted. A registry is reached with what `access` gives; of an index the image for
-    /// `platform` is read.
+    /// Mounts what is to be mounted. A registry is reached with what `access` gives; of an index
+    /// the image for `platform` is read.
     pub fn open(
         &self,
         admin_dir: Option<&String>,
@@ -187,8 +187,8 @@ pub struct BaseConfigArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "config_from")]
     config: Option<camino::Utf8PathBuf>,
 
-    /// Image whose config to begin with: with a transport (oci:PATH[:TAG], docker://NAME), or the name of one in the
-    /// storage of podman or buildah
+    /// Image whose config to begin with: with a transport (oci:PATH[:TAG], docker://NAME), or the
+    /// name of one in the storage of podman or buildah
     #[arg(long, value_name = "IMAGE")]
     config_from: Option<String>,
 }
@@ -207,7 +207,8 @@ impl BaseConfigArgs {
         access.refuse_stdin("--config", self.config.as_ref())
     }
 
-    /// The config: the one that is named, else `inherited`. Its date is forgotten where another is `given`.
+    /// The config: the one that is named, else `inherited`. Its date is forgotten where another is
+    /// `given`.
     pub fn base(
         &self,
         backend: &BackendArgs,

@@ -15,13 +15,14 @@ use crate::report::transferred_line;
 
 /// Send an image to a registry.
 ///
-/// Layers that the repository has are not sent, so that a push that broke off is completed by the next one. The digest
-/// stays that of the source, as do the annotations of layers, unless layers are uncompressed: those are compressed
-/// with gzip. Afterwards the registry is asked for the digest, which goes to standard output.
+/// Layers that the repository has are not sent, so that a push that broke off is completed by the
+/// next one. The digest stays that of the source, as do the annotations of layers, unless layers
+/// are uncompressed: those are compressed with gzip. Afterwards the registry is asked for the
+/// digest, which goes to standard output.
 #[derive(Debug, Args)]
 pub struct PushArgs {
-    /// The image: oci:PATH[:TAG], oci-archive:PATH[:TAG], a path, or through skopeo containers-storage:NAME,
-    /// docker://NAME and others
+    /// The image: oci:PATH[:TAG], oci-archive:PATH[:TAG], a path, or through skopeo
+    /// containers-storage:NAME, docker://NAME and others
     #[arg(value_name = "SRC")]
     source: Reference,
 
@@ -38,16 +39,16 @@ pub struct PushArgs {
 
 /// Fetch an image from a registry.
 ///
-/// The image stays as it is, byte for byte. Layers that the layout has already are not fetched. The digest goes to
-/// standard output.
+/// The image stays as it is, byte for byte. Layers that the layout has already are not fetched. The
+/// digest goes to standard output.
 #[derive(Debug, Args)]
 pub struct PullArgs {
     /// The image: docker://HOST/NAME[:TAG] or docker://HOST/NAME@DIGEST
     #[arg(value_name = "SRC")]
     source: Reference,
 
-    /// Where it goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], containers-storage:NAME, a path (an OCI archive), or - for
-    /// an OCI archive on standard output
+    /// Where it goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], containers-storage:NAME, a path (an
+    /// OCI archive), or - for an OCI archive on standard output
     #[arg(value_name = "DEST")]
     destination: Destination,
 
@@ -69,7 +70,8 @@ struct TransferArgs {
     #[arg(long, value_name = "FILE")]
     digestfile: Option<Utf8PathBuf>,
 
-    /// Print a JSON description instead of the digest: each layer, and whether it was sent or fetched
+    /// Print a JSON description instead of the digest: each layer, and whether it was sent or
+    /// fetched
     #[arg(long)]
     json: bool,
 

@@ -1,5 +1,5 @@
-//! What was installed beside packages: trees in /opt and /usr/local, and what pip and npm have put there. Each is a component
-//! of its own: it is updated as a whole, and not when packages are.
+//! What was installed beside packages: trees in /opt and /usr/local, and what pip and npm have put
+//! there. Each is a component of its own: it is updated as a whole, and not when packages are.
 
 use camino::Utf8Path;
 
@@ -8,7 +8,8 @@ const PYTHON: [&str; 2] = ["dist-packages", "site-packages"];
 /// The ends of the directories with which pip describes what it has installed (PEP 376, PEP 427).
 const DESCRIPTIONS: [&str; 3] = [".dist-info", ".egg-info", ".data"];
 
-/// The component of what was installed by hand at `path` (from the root, no leading slash); none elsewhere.
+/// The component of what was installed by hand at `path` (from the root, no leading slash); none
+/// elsewhere.
 pub fn installed_by_hand(path: &Utf8Path) -> Option<String> {
     let parts: Vec<&str> = path.components().map(|part| part.as_str()).collect();
     match parts.as_slice() {
@@ -35,8 +36,8 @@ fn npm(below: &[&str]) -> Option<String> {
     }
 }
 
-/// A package's directory or module, and the description beside it, by the name that both have but for letters and signs
-/// (PEP 503).
+/// A package's directory or module, and the description beside it, by the name that both have but
+/// for letters and signs (PEP 503).
 fn pip(below: &[&str]) -> Option<String> {
     let first = below.first()?;
     let description = DESCRIPTIONS.iter().find_map(|end| first.strip_suffix(end));

@@ -1,6 +1,6 @@
 //! Who owns each path. Claimants are asked in turn, and the first that claims an entry has it:
-//! hints that a user left, the user's table, the package state, dpkg, named rules for what packages generate,
-//! then big files, and one component for the rest. Large sources have several components.
+//! hints that a user left, the user's table, the package state, dpkg, named rules for what packages
+//! generate, then big files, and one component for the rest. Large sources have several components.
 
 mod by_hand;
 mod files;
@@ -25,9 +25,9 @@ pub use table::ComponentTable;
 /// A set of entries that change together, and so belong into one layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Component {
-    /// The source package's name, or for what no package owns the rule's name with a slash in
-    /// it (which no package name has). A part of a source is `SOURCE:PATH`. Never with a comma: names are
-    /// joined by them.
+    /// The source package's name, or for what no package owns the rule's name with a slash in it
+    /// (which no package name has). A part of a source is `SOURCE:PATH`. Never with a comma: names
+    /// are joined by them.
     pub name: String,
     /// The chance that it changes between two pulls, 0 to 1.
     pub chance: f64,
@@ -86,8 +86,8 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Finds the owner of every entry of `tree`. `database` is what dpkg knows, read through `files`; `table` is what
-    /// the user says.
+    /// Finds the owner of every entry of `tree`. `database` is what dpkg knows, read through
+    /// `files`; `table` is what the user says.
     ///
     /// # Errors
     /// When a file of the database cannot be read or understood.
@@ -171,7 +171,8 @@ impl Ownership {
         self.rows[id.index()].map(|row| self.table.describe(row))
     }
 
-    /// The source package that an entry was unpacked from, as a number; none for what was made on the system.
+    /// The source package that an entry was unpacked from, as a number; none for what was made on
+    /// the system.
     pub fn unpacked_from(&self, id: EntryId) -> Option<u32> {
         self.unpacked[id.index()]
     }

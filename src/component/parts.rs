@@ -1,21 +1,26 @@
-//! The parts of a large source: directories and large files that most of its updates leave as they are.
+//! The parts of a large source: directories and large files that most of its updates leave as they
+//! are.
 //!
-//! Debian's builds are reproducible: an update of a source changes its programs, its libraries, what carries its
-//! version, and the few other files that it is about. Counted over pairs of systems (bookworm, trixie and bullseye with
-//! and without security and updates, testing against sid): of the files of an updated source, programs and libraries
-//! changed in 68 to 100 % (by bytes), man pages and changelogs in 52 to 92 %, plug-ins (`*.so` outside the library path
-//! that are not called `lib*`) in 14 % where there was one update and in 76 % and more where there were many, modules
-//! of script languages in 2 % on stable and 8 % on sid (by number), and headers, message catalogues, tables and other
-//! data in 0.1 % on stable (the kernel's headers in 1.2 %) and 1 % on sid.
+//! Debian's builds are reproducible: an update of a source changes its programs, its libraries,
+//! what carries its version, and the few other files that it is about. Counted over pairs of
+//! systems (bookworm, trixie and bullseye with and without security and updates, testing against
+//! sid): of the files of an updated source, programs and libraries changed in 68 to 100 % (by
+//! bytes), man pages and changelogs in 52 to 92 %, plug-ins (`*.so` outside the library path that
+//! are not called `lib*`) in 14 % where there was one update and in 76 % and more where there were
+//! many, modules of script languages in 2 % on stable and 8 % on sid (by number), and headers,
+//! message catalogues, tables and other data in 0.1 % on stable (the kernel's headers in 1.2 %) and
+//! 1 % on sid.
 //!
-//! So the directories that hold much of the last kinds, and single files that are as large, are components of their
-//! own: of two parts of a size, the one of fewer files is spared more often, and data more often than modules. What is
-//! left, and all of a small source, is the source's own component.
+//! So the directories that hold much of the last kinds, and single files that are as large, are
+//! components of their own: of two parts of a size, the one of fewer files is spared more often,
+//! and data more often than modules. What is left, and all of a small source, is the source's own
+//! component.
 //!
-//! How much more often follows the 91 parts of updated sources that those four pairs have (31 changed), and how many
-//! updates each source had in between, as its changelog tells. Odds in one update of 0.0005 for each file of data and
-//! 0.007 for each module make what was seen likeliest; 0.0003 to 0.001 and 0.003 to 0.02 are nearly as good. Stable
-//! alone says 0.0002 and 0.015. The same odds for both would be 150 times less likely at best.
+//! How much more often follows the 91 parts of updated sources that those four pairs have (31
+//! changed), and how many updates each source had in between, as its changelog tells. Odds in one
+//! update of 0.0005 for each file of data and 0.007 for each module make what was seen likeliest;
+//! 0.0003 to 0.001 and 0.003 to 0.02 are nearly as good. Stable alone says 0.0002 and 0.015. The
+//! same odds for both would be 150 times less likely at best.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -26,15 +31,17 @@ const LEAST_PART: u64 = 1 << 20;
 /// A source with less has no parts.
 const LEAST_SOURCE: u64 = 4 << 20;
 
-/// The odds that an update of its source changes a part, for each file of data in it. Odds add up, where chances would
-/// multiply.
+/// The odds that an update of its source changes a part, for each file of data in it. Odds add up,
+/// where chances would multiply.
 const DATA_ODDS: f64 = 0.0005;
-/// The same for each module of a script language: it is code, and what updates are about. The figure is that of stable.
+/// The same for each module of a script language: it is code, and what updates are about. The
+/// figure is that of stable.
 const MODULE_ODDS: f64 = 0.015;
 /// The same for each plug-in.
 const PLUG_IN_ODDS: f64 = 0.25;
 
-/// How modules of script languages are named. Perl's `.pl` files are tables of Unicode, but for a few.
+/// How modules of script languages are named. Perl's `.pl` files are tables of Unicode, but for a
+/// few.
 const MODULES: [&str; 5] = ["py", "pm", "rb", "php", "js"];
 
 /// What is in a part.
@@ -72,7 +79,8 @@ pub struct SourceParts {
 }
 
 impl SourceParts {
-    /// Finds the parts. `sources` has for each entry the number of the source whose package brought it.
+    /// Finds the parts. `sources` has for each entry the number of the source whose package brought
+    /// it.
     pub fn find(tree: &Tree, sources: &[Option<u32>]) -> Self {
         let large = large_sources(tree, sources);
         let candidates = tree.ids().filter_map(|id| {
@@ -109,8 +117,8 @@ impl SourceParts {
         self.of_entry[id.index()]
     }
 
-    /// Whether a file is in a part, where an update mostly changes its time and no more. Python compares a module's time
-    /// with the one in its byte code (PEP 3147).
+    /// Whether a file is in a part, where an update mostly changes its time and no more. Python
+    /// compares a module's time with the one in its byte code (PEP 3147).
     pub fn has_no_time(&self, tree: &Tree, id: EntryId) -> bool {
         self.of_entry[id.index()].is_some() && !tree.name(id).ends_with(".py")
     }
@@ -135,8 +143,8 @@ fn large_sources(tree: &Tree, sources: &[Option<u32>]) -> HashSet<u32> {
     large.map(|(source, _)| source).collect()
 }
 
-/// The directories and files that are parts: from the deepest up, those that have enough left when what is below them
-/// has been taken out.
+/// The directories and files that are parts: from the deepest up, those that have enough left when
+/// what is below them has been taken out.
 fn chosen(tree: &Tree, candidates: &[(EntryId, u32, Spared)]) -> HashSet<(u32, EntryId)> {
     let mut left: BTreeMap<(EntryId, u32), u64> = BTreeMap::new();
     let add = |left: &mut BTreeMap<_, u64>, place, source, size: u64| {
@@ -161,8 +169,8 @@ fn chosen(tree: &Tree, candidates: &[(EntryId, u32, Spared)]) -> HashSet<(u32, E
     chosen
 }
 
-/// What kind of file that updates may spare `id` is; `None` for one that changes with every update, as far as names and
-/// modes tell.
+/// What kind of file that updates may spare `id` is; `None` for one that changes with every update,
+/// as far as names and modes tell.
 fn spared(tree: &Tree, id: EntryId) -> Option<Spared> {
     let entry = tree.entry(id);
     if entry.kind != Kind::Regular {
@@ -197,14 +205,15 @@ fn spared(tree: &Tree, id: EntryId) -> Option<Spared> {
     })
 }
 
-/// Whether a file's name promises what each build of a source says of itself: `version.h`, `patchlevel-debian.h`,
-/// `Config_heavy.pl`, `_sysconfigdata__x86_64-linux-gnu.py`.
+/// Whether a file's name promises what each build of a source says of itself: `version.h`,
+/// `patchlevel-debian.h`, `Config_heavy.pl`, `_sysconfigdata__x86_64-linux-gnu.py`.
 fn carries_version(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or(name).to_ascii_lowercase();
     stem == "version" || stem.starts_with("patchlevel") || stem.contains("config")
 }
 
-/// Whether a file lies where the dynamic linker looks: `/usr/lib` or `/usr/lib/TRIPLET`, or the same in `/lib`.
+/// Whether a file lies where the dynamic linker looks: `/usr/lib` or `/usr/lib/TRIPLET`, or the
+/// same in `/lib`.
 fn is_library_path(path: &str) -> bool {
     let below = path.strip_prefix("usr/").unwrap_or(path);
     let Some((directory, _)) = below.rsplit_once('/') else {

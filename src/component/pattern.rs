@@ -1,13 +1,15 @@
-//! Patterns of paths. A pattern is followed through a path character by character with the set of all the places in it
-//! that one can be at, so that its cost is its length times that of the path, whatever stands in it.
+//! Patterns of paths. A pattern is followed through a path character by character with the set of
+//! all the places in it that one can be at, so that its cost is its length times that of the path,
+//! whatever stands in it.
 
 use anyhow::{Context, Result, bail, ensure};
 
 /// No path is longer (PATH_MAX, path_resolution(7)).
 const MAX_LENGTH: usize = 4095;
 
-/// `?` is one character of a name, `*` any of them, `**` any with slashes, `**/` any directories, `[a-z]` one of
-/// those, `[!a-z]` one that is none of those, `\` takes away the meaning of what follows.
+/// `?` is one character of a name, `*` any of them, `**` any with slashes, `**/` any directories,
+/// `[a-z]` one of those, `[!a-z]` one that is none of those, `\` takes away the meaning of what
+/// follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(Vec<Token>);
 

@@ -26,12 +26,13 @@ const STATE: [&str; 11] = [
     "var/lib/ucf",
 ];
 
-/// Larger than all other state, and unchanged where no package with questions is. In its place, and where
-/// `finalize` moves it.
+/// Larger than all other state, and unchanged where no package with questions is. In its place, and
+/// where `finalize` moves it.
 const DEBCONF: [&str; 2] = ["var/cache/debconf", "usr/lib/sysimage/debconf"];
 
-/// What tells one machine, or one build, from another, besides the keys of its ssh server. Apart from the package
-/// database, which an image that is built again of the same packages has unchanged.
+/// What tells one machine, or one build, from another, besides the keys of its ssh server. Apart
+/// from the package database, which an image that is built again of the same packages has
+/// unchanged.
 const MACHINE: [&str; 8] = [
     "etc/hostname",
     "etc/hosts",
@@ -56,8 +57,8 @@ const GENERATED: [(&str, &str, f64); 9] = [
     ("var/lib/systemd/catalog", "generated/catalog", 0.2),
 ];
 
-/// An initramfs holds the kernel's modules and much of the base system: it changes with the kernel, and in one update
-/// of four of all others.
+/// An initramfs holds the kernel's modules and much of the base system: it changes with the kernel,
+/// and in one update of four of all others.
 const INITRAMFS_CHANCE: f64 = 0.7;
 const STATE_CHANCE: f64 = 1.0;
 const BY_HAND_CHANCE: f64 = 0.2;
@@ -122,8 +123,8 @@ impl<'a> View<'a> {
         Claimed { owner, made }
     }
 
-    /// What `finalize` has moved from `/var` below `/usr/share/factory` belongs to whoever has the directory that it
-    /// was in, where that is one of theirs.
+    /// What `finalize` has moved from `/var` below `/usr/share/factory` belongs to whoever has the
+    /// directory that it was in, where that is one of theirs.
     fn factory(&self, id: EntryId, path: &Utf8Path) -> Option<Claimed> {
         let place = path.strip_prefix("usr/share/factory").ok()?;
         if !place.starts_with("var") || self.package(id).is_some() {
@@ -140,7 +141,8 @@ impl<'a> View<'a> {
         Some(Claimed { owner, made: true })
     }
 
-    /// What dpkg keeps of one package, `info/PACKAGE.SUFFIX` or `info/PACKAGE:ARCH.SUFFIX` (dpkg(1)), changes with it.
+    /// What dpkg keeps of one package, `info/PACKAGE.SUFFIX` or `info/PACKAGE:ARCH.SUFFIX`
+    /// (dpkg(1)), changes with it.
     fn package_record(&self, path: &Utf8Path) -> Option<Claim> {
         let file = path.strip_prefix(self.admin_dir?).ok()?;
         let (stem, _) = file.as_str().strip_prefix("info/")?.rsplit_once('.')?;
@@ -177,8 +179,8 @@ impl<'a> View<'a> {
             })
     }
 
-    /// `/boot/initrd.img-KVER` (initramfs-tools(7)), `/usr/lib/modules/KVER/initramfs.img` (OSTree), and what
-    /// `finalize` records of that beside it.
+    /// `/boot/initrd.img-KVER` (initramfs-tools(7)), `/usr/lib/modules/KVER/initramfs.img`
+    /// (OSTree), and what `finalize` records of that beside it.
     fn initramfs(&self, path: &Utf8Path) -> Option<Claim> {
         let text = path.as_str();
         let version = text.strip_prefix("boot/initrd.img-").or_else(|| {
@@ -199,7 +201,8 @@ impl<'a> View<'a> {
         }))
     }
 
-    /// `/boot/vmlinuz-KVER` and its companions belong to the kernel also where its scripts copy them there.
+    /// `/boot/vmlinuz-KVER` and its companions belong to the kernel also where its scripts copy
+    /// them there.
     fn boot(&self, path: &Utf8Path) -> Option<Claim> {
         let file = path.as_str().strip_prefix("boot/")?;
         let version = ["vmlinuz-", "config-", "System.map-"]
@@ -258,7 +261,8 @@ impl<'a> View<'a> {
             .then_some(Claim::Package(package))
     }
 
-    /// A link belongs to the owner of what it leads to: alternatives, library sonames, enabled units.
+    /// A link belongs to the owner of what it leads to: alternatives, library sonames, enabled
+    /// units.
     fn link(&self, id: EntryId) -> Option<Claim> {
         if self.tree.entry(id).kind != Kind::Symlink {
             return None;

@@ -1,5 +1,5 @@
-//! What a user says of paths in a file: which component they belong to. One line for a pattern, as words or as JSON;
-//! the first line that matches a path, or a directory that it is in, has it.
+//! What a user says of paths in a file: which component they belong to. One line for a pattern, as
+//! words or as JSON; the first line that matches a path, or a directory that it is in, has it.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;

@@ -19,8 +19,8 @@ struct Diversion {
 }
 
 impl Diversions {
-    /// Reads `diversions` in the directory `dir`: three lines each, the path, what it is diverted to, and the
-    /// package that diverts it, `:` for the administrator. No file is no diversions.
+    /// Reads `diversions` in the directory `dir`: three lines each, the path, what it is diverted
+    /// to, and the package that diverts it, `:` for the administrator. No file is no diversions.
     pub(super) fn load(files: &dyn Files, dir: &str) -> Result<Self> {
         let path = format!("{dir}/diversions");
         let Some(bytes) = read(files, &path)? else {
@@ -29,7 +29,8 @@ impl Diversions {
         Self::parse(&path, &bytes)
     }
 
-    /// The path that `package` really owns where its list has `path`; `None` when that is `path` itself.
+    /// The path that `package` really owns where its list has `path`; `None` when that is `path`
+    /// itself.
     pub(super) fn target(&self, path: &str, package: &str) -> Option<&str> {
         let diversion = self.0.get(path)?;
         (diversion.by.as_deref() != Some(package)).then_some(&diversion.to)

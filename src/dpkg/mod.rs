@@ -1,12 +1,13 @@
-//! What the package database of a Debian root filesystem says: which packages are installed, of which source each is,
-//! and which paths each owns.
+//! What the package database of a Debian root filesystem says: which packages are installed, of
+//! which source each is, and which paths each owns.
 //!
-//! The database is the administrative directory of dpkg(1): a `status` file of deb822(5) stanzas with one list of paths
-//! per package under `info/`. Images without dpkg ("distroless") have a directory `status.d` in its place, with a file of
-//! stanzas and a file of checksums per package; both may be there. Nothing here touches a file system: the files are
-//! read through [`Files`].
+//! The database is the administrative directory of dpkg(1): a `status` file of deb822(5) stanzas
+//! with one list of paths per package under `info/`. Images without dpkg ("distroless") have a
+//! directory `status.d` in its place, with a file of stanzas and a file of checksums per package;
+//! both may be there. Nothing here touches a file system: the files are read through [`Files`].
 //!
-//! [`change_chance`] is the other half: how likely a source package is to change until the next pull.
+//! [`change_chance`] is the other half: how likely a source package is to change until the next
+//! pull.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
@@ -35,8 +36,9 @@ const ADMIN_DIRS: [&str; 2] = ["/var/lib/dpkg", "/usr/lib/sysimage/dpkg"];
 
 /// Where the database's files are read from: a root filesystem.
 pub trait Files {
-    /// The content of the regular file at `path`, which is absolute inside the rootfs (`/var/lib/dpkg/status`); links
-    /// are followed inside the rootfs. `None` when there is no regular file.
+    /// The content of the regular file at `path`, which is absolute inside the rootfs
+    /// (`/var/lib/dpkg/status`); links are followed inside the rootfs. `None` when there is no
+    /// regular file.
     ///
     /// # Errors
     ///
@@ -66,25 +68,27 @@ pub trait Files {
 pub struct Database {
     admin_dir: String,
     diversions: Diversions,
-    /// The packages whose files are in the rootfs, sorted by name, then architecture; each pair once.
+    /// The packages whose files are in the rootfs, sorted by name, then architecture; each pair
+    /// once.
     ///
-    /// Packages that are removed but for their configuration are not among them; those that are half installed or
-    /// wait for their configuration are.
+    /// Packages that are removed but for their configuration are not among them; those that are
+    /// half installed or wait for their configuration are.
     pub packages: Vec<Package>,
 }
 
 impl Database {
-    /// Reads the database in `admin_dir` (absolute inside the rootfs), or without one in `/var/lib/dpkg` or
-    /// `/usr/lib/sysimage/dpkg`: the first of them that has packages, else the first that has a database at all.
+    /// Reads the database in `admin_dir` (absolute inside the rootfs), or without one in
+    /// `/var/lib/dpkg` or `/usr/lib/sysimage/dpkg`: the first of them that has packages, else the
+    /// first that has a database at all.
     ///
-    /// A database is a file `status`, with the journal `updates/` that an interrupted dpkg leaves beside it, or a
-    /// directory `status.d`, or both; a package that both know is taken from `status`. `None` when there is none and
-    /// `admin_dir` was not given.
+    /// A database is a file `status`, with the journal `updates/` that an interrupted dpkg leaves
+    /// beside it, or a directory `status.d`, or both; a package that both know is taken from
+    /// `status`. `None` when there is none and `admin_dir` was not given.
     ///
     /// # Errors
     ///
-    /// When `admin_dir` is given and has no database; when a file cannot be read; and when one is not what dpkg
-    /// writes. The last names the file, the line and how to repair it.
+    /// When `admin_dir` is given and has no database; when a file cannot be read; and when one is
+    /// not what dpkg writes. The last names the file, the line and how to repair it.
     pub fn load(files: &dyn Files, admin_dir: Option<&str>) -> Result<Option<Self>> {
         if let Some(given) = admin_dir {
             let dir = format!("/{}", given.trim_matches('/'));
@@ -121,20 +125,22 @@ impl Database {
         }))
     }
 
-    /// The directory of the database, absolute inside the rootfs, without a slash at its end: the one that has `status`
-    /// or `status.d`.
+    /// The directory of the database, absolute inside the rootfs, without a slash at its end: the
+    /// one that has `status` or `status.d`.
     #[must_use]
     pub fn admin_dir(&self) -> &str {
         &self.admin_dir
     }
 
-    /// The paths that `package` owns: absolute inside the rootfs, in the order of its list, the root directory left
-    /// out. A path that another package diverts (dpkg-divert(1)) is given as what it was diverted to.
+    /// The paths that `package` owns: absolute inside the rootfs, in the order of its list, the
+    /// root directory left out. A path that another package diverts (dpkg-divert(1)) is given as
+    /// what it was diverted to.
     ///
-    /// The paths are as recorded: links on the way, such as those of a merged `/usr`, are the caller's to follow, and
-    /// a path need not exist. Lines that are not UTF-8 or climb with `..` are skipped. A package without
-    /// a list owns nothing. Without a `.list`, as in `status.d`, `.md5sums` is read, which has neither directories nor
-    /// links nor configuration files (deb-md5sums(5)).
+    /// The paths are as recorded: links on the way, such as those of a merged `/usr`, are the
+    /// caller's to follow, and a path need not exist. Lines that are not UTF-8 or climb with `..`
+    /// are skipped. A package without a list owns nothing. Without a `.list`, as in `status.d`,
+    /// `.md5sums` is read, which has neither directories nor links nor configuration files
+    /// (deb-md5sums(5)).
     ///
     /// # Errors
     ///
@@ -149,8 +155,8 @@ impl Database {
         Ok(paths)
     }
 
-    /// The architecture of the system: that of the package `dpkg`, else the one that most packages have, `all` not
-    /// counted (of equals the first by name). `None` when no package tells.
+    /// The architecture of the system: that of the package `dpkg`, else the one that most packages
+    /// have, `all` not counted (of equals the first by name). `None` when no package tells.
     #[must_use]
     pub fn architecture(&self) -> Option<&str> {
         let of_a_machine = |package: &&Package| !matches!(package.architecture(), "" | "all");

@@ -4,7 +4,8 @@ use anyhow::Result;
 
 use super::{Files, Package};
 
-/// The absolute paths of `package`, in the order of its list, before diversions. Empty when it has no list.
+/// The absolute paths of `package`, in the order of its list, before diversions. Empty when it has
+/// no list.
 pub(super) fn read(files: &dyn Files, dir: &str, package: &Package) -> Result<Vec<String>> {
     let stems = stems(dir, package);
     // A .list says more than .md5sums, wherever it is.
@@ -29,8 +30,8 @@ pub(super) fn read(files: &dyn Files, dir: &str, package: &Package) -> Result<Ve
     Ok(Vec::new())
 }
 
-/// What the names of the package's control files begin with, the likeliest first. Packages that are `Multi-Arch: same`
-/// have their architecture in the name.
+/// What the names of the package's control files begin with, the likeliest first. Packages that are
+/// `Multi-Arch: same` have their architecture in the name.
 fn stems(dir: &str, package: &Package) -> Vec<String> {
     let (name, architecture) = (package.name(), package.architecture());
     let mut stems = Vec::new();
@@ -54,7 +55,8 @@ pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| *byte == b'\n')
 }
 
-/// The path of a line of `.md5sums`: 32 hexadecimal digits, a space, a space or `*`, a path (deb-md5sums(5)).
+/// The path of a line of `.md5sums`: 32 hexadecimal digits, a space, a space or `*`, a path
+/// (deb-md5sums(5)).
 fn without_checksum(line: &[u8]) -> Option<&[u8]> {
     let (sum, rest) = line.split_at_checked(32)?;
     let rest = rest.strip_prefix(b" ")?;
@@ -65,10 +67,11 @@ fn without_checksum(line: &[u8]) -> Option<&[u8]> {
     sum.iter().all(u8::is_ascii_hexdigit).then_some(path)
 }
 
-/// The path of a line with one slash at its start, one between its components and none at its end; none for the root
-/// directory, and for what names no path in the rootfs, which is logged.
+/// The path of a line with one slash at its start, one between its components and none at its end;
+/// none for the root directory, and for what names no path in the rootfs, which is logged.
 ///
-/// Names that are not UTF-8 are the scan's to report, which meets them whether or not a package has them.
+/// Names that are not UTF-8 are the scan's to report, which meets them whether or not a package has
+/// them.
 pub(super) fn absolute(line: &[u8]) -> Option<String> {
     let Ok(text) = std::str::from_utf8(line) else {
         tracing::debug!(

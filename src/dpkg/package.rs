@@ -2,11 +2,12 @@
 
 use super::stanza::{Fault, Stanza};
 
-/// One package whose files are in the rootfs. Its words are kept in one piece: there may be a million of them.
+/// One package whose files are in the rootfs. Its words are kept in one piece: there may be a
+/// million of them.
 #[derive(Debug, Clone)]
 pub struct Package {
-    /// Name, architecture, version, source, the source's version, and the file in `status.d` that the stanza is from
-    /// (none when it is from `status`).
+    /// Name, architecture, version, source, the source's version, and the file in `status.d` that
+    /// the stanza is from (none when it is from `status`).
     text: Box<str>,
     /// Where each of the first five ends.
     ends: [u32; 5],
@@ -41,12 +42,14 @@ impl Package {
         &self.text[start as usize..end]
     }
 
-    /// The binary package's name, made of ASCII letters, digits and `+-._`, the first of them a letter or digit.
+    /// The binary package's name, made of ASCII letters, digits and `+-._`, the first of them a
+    /// letter or digit.
     pub fn name(&self) -> &str {
         self.word(0)
     }
 
-    /// The architecture it was built for (`amd64`, `all`); empty when its stanza has none, which dpkg only warns of.
+    /// The architecture it was built for (`amd64`, `all`); empty when its stanza has none, which
+    /// dpkg only warns of.
     pub fn architecture(&self) -> &str {
         self.word(1)
     }
@@ -56,19 +59,20 @@ impl Package {
         self.word(2)
     }
 
-    /// The source package it was built from, made of the same characters as the name; equal to that when the stanza
-    /// has no `Source` field, or one that is no package name.
+    /// The source package it was built from, made of the same characters as the name; equal to that
+    /// when the stanza has no `Source` field, or one that is no package name.
     pub fn source(&self) -> &str {
         self.word(3)
     }
 
-    /// The version of that source: what `Source` has in parentheses, else the version. Unlike that it does not
-    /// count the rebuilds of the binary package (`+b1`).
+    /// The version of that source: what `Source` has in parentheses, else the version. Unlike that
+    /// it does not count the rebuilds of the binary package (`+b1`).
     pub fn source_version(&self) -> &str {
         self.word(4)
     }
 
-    /// Whether several architectures of it can be installed at once (`Multi-Arch: same`, deb-control(5)).
+    /// Whether several architectures of it can be installed at once (`Multi-Arch: same`,
+    /// deb-control(5)).
     pub fn is_multi_arch_same(&self) -> bool {
         self.is_multi_arch_same
     }
@@ -79,7 +83,8 @@ impl Package {
     }
 }
 
-/// Makes the package `name` of its stanza, which comes from `stanza_file` in `status.d` if there is one.
+/// Makes the package `name` of its stanza, which comes from `stanza_file` in `status.d` if there is
+/// one.
 pub(super) fn parse(
     stanza: &Stanza,
     name: &str,
@@ -109,7 +114,8 @@ pub(super) fn parse(
     Ok(Package::new(words, stanza_file, is_same))
 }
 
-/// Splits `name (version)`, the form of `Source` where the two differ from the package's own (Debian policy 5.6.1).
+/// Splits `name (version)`, the form of `Source` where the two differ from the package's own
+/// (Debian policy 5.6.1).
 ///
 /// Packages not built by Debian's tools have other things there; they are their own source.
 fn split_source<'a>(field: &'a str, name: &'a str, version: &'a str) -> (&'a str, &'a str) {
@@ -130,7 +136,8 @@ fn split_source<'a>(field: &'a str, name: &'a str, version: &'a str) -> (&'a str
     (source, if usable { stated } else { version })
 }
 
-/// What dpkg takes for a package name; wider than Debian policy 5.6.7, which has no capitals and no `_`.
+/// What dpkg takes for a package name; wider than Debian policy 5.6.7, which has no capitals and no
+/// `_`.
 pub(super) fn is_package_name(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte);
     name.bytes()

@@ -1,4 +1,5 @@
-//! The syntax of the database's files: stanzas of fields, as deb822(5) has them. What the fields mean is `status`'s part.
+//! The syntax of the database's files: stanzas of fields, as deb822(5) has them. What the fields
+//! mean is `status`'s part.
 //!
 //! Everything works on bytes: a description in an old encoding is no reason to refuse a database.
 
@@ -36,8 +37,8 @@ impl From<Fault> for Failure {
     }
 }
 
-/// A field: its name, the first line of its value without white space around it, and its line. Continuation lines are
-/// left out, as no field the caller needs may have any.
+/// A field: its name, the first line of its value without white space around it, and its line.
+/// Continuation lines are left out, as no field the caller needs may have any.
 #[derive(Debug)]
 struct Field {
     line: usize,
@@ -59,7 +60,8 @@ impl Stanza {
         self.fields.first().map_or(0, |field| field.line)
     }
 
-    /// The value and line of the field `name`, in whatever case the file writes it; `None` when it is missing or empty.
+    /// The value and line of the field `name`, in whatever case the file writes it; `None` when it
+    /// is missing or empty.
     pub(super) fn get(&self, name: &str) -> Result<Option<(&str, usize)>, Fault> {
         let has_name =
             |field: &&Field| self.text[field.name.clone()].eq_ignore_ascii_case(name.as_bytes());
@@ -164,7 +166,8 @@ impl<R: BufRead> Stanzas<R> {
     }
 }
 
-/// Splits `Name: value`. A name is of printable ASCII and starts with neither `#` nor `-` (deb822(5)).
+/// Splits `Name: value`. A name is of printable ASCII and starts with neither `#` nor `-`
+/// (deb822(5)).
 fn split_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = line.iter().position(|byte| *byte == b':')?;
     let (name, rest) = line.split_at_checked(colon)?;

@@ -8,7 +8,8 @@ use super::package::{self, is_package_name};
 use super::stanza::{Failure, Fault, Stanza, Stanzas};
 use super::{Files, Package, list, open};
 
-/// Files that builders of images without dpkg put beside the stanzas in `status.d`; anything else there is a stanza file.
+/// Files that builders of images without dpkg put beside the stanzas in `status.d`; anything else
+/// there is a stanza file.
 const CONTROL_FILES: [&str; 12] = [
     ".md5sums",
     ".list",
@@ -24,7 +25,8 @@ const CONTROL_FILES: [&str; 12] = [
     ".symbols",
 ];
 
-/// What all stanzas say, in their order; a later stanza replaces an earlier one of the same package, as in dpkg.
+/// What all stanzas say, in their order; a later stanza replaces an earlier one of the same
+/// package, as in dpkg.
 #[derive(Debug, Default)]
 pub(super) struct Packages {
     present: Vec<Package>,
@@ -43,8 +45,9 @@ struct Gone {
 }
 
 impl Packages {
-    /// Adds the stanzas of `status` in the directory `dir`, and those of the journal an interrupted dpkg has not yet
-    /// merged into it: files in `updates/` with names of digits, in their order. Returns whether there is a `status`.
+    /// Adds the stanzas of `status` in the directory `dir`, and those of the journal an interrupted
+    /// dpkg has not yet merged into it: files in `updates/` with names of digits, in their order.
+    /// Returns whether there is a `status`.
     pub(super) fn read_status(&mut self, files: &dyn Files, dir: &str) -> Result<bool> {
         let path = format!("{dir}/status");
         let remedy = format!(
@@ -54,8 +57,8 @@ impl Packages {
         let Some(file) = open(files, &path)? else {
             return Ok(false);
         };
-        // dpkg ends every line, the last one too: a file that ends within a line was cut off, and its last value
-        // with it.
+        // dpkg ends every line, the last one too: a file that ends within a line was cut off, and
+        // its last value with it.
         self.add(Stanzas::new(BufReader::new(file), true), None)
             .map_err(|failure| broken(&path, failure, &remedy))?;
 
@@ -73,7 +76,8 @@ impl Packages {
         Ok(true)
     }
 
-    /// Adds the stanzas of all files in `status.d` in the directory `dir`. Returns whether there is a `status.d`.
+    /// Adds the stanzas of all files in `status.d` in the directory `dir`. Returns whether there is
+    /// a `status.d`.
     pub(super) fn read_status_d(&mut self, files: &dyn Files, dir: &str) -> Result<bool> {
         let directory = format!("{dir}/status.d");
         let Some(names) = list(files, &directory)? else {
@@ -156,9 +160,9 @@ fn key(package: &Package) -> (&str, &str) {
     (package.name(), package.architecture())
 }
 
-/// Whether the files of the package are there: the last of the three words of `Status` is a state in which
-/// dpkg(1) has unpacked them, at least in part. In `status.d` the stanza is the package's control file, which has no
-/// status.
+/// Whether the files of the package are there: the last of the three words of `Status` is a state
+/// in which dpkg(1) has unpacked them, at least in part. In `status.d` the stanza is the package's
+/// control file, which has no status.
 fn is_present(stanza: &Stanza, name: &str, status_is_optional: bool) -> Result<bool, Fault> {
     let Some((status, line)) = stanza.get("Status")? else {
         if status_is_optional {

@@ -1,5 +1,5 @@
-//! The order of versions, as deb-version(7) defines it: epoch, upstream version, revision; runs of digits count as
-//! numbers, `~` sorts before the end, letters before all other signs.
+//! The order of versions, as deb-version(7) defines it: epoch, upstream version, revision; runs of
+//! digits count as numbers, `~` sorts before the end, letters before all other signs.
 
 use std::cmp::Ordering;
 

@@ -1,6 +1,7 @@
-//! Python's byte code. It records when its source was written (PEP 552), which is 0 for all files of a deployed
-//! commit: there it is stale, and Python compiles anew at each start. Byte code that records a hash of its source is good
-//! wherever the source is the same, and is the same on each day.
+//! Python's byte code. It records when its source was written (PEP 552), which is 0 for all files
+//! of a deployed commit: there it is stale, and Python compiles anew at each start. Byte code that
+//! records a hash of its source is good wherever the source is the same, and is the same on each
+//! day.
 
 use std::hash::Hasher;
 
@@ -17,7 +18,8 @@ use super::write::Owner;
 const DIRECTORIES: [&str; 3] = ["usr/lib", "usr/share", "usr/local"];
 /// Bytes of the header: magic number, flags, and time and size of the source, or a hash of it.
 const HEADER: usize = 16;
-/// The magic number of the first release (3.11) that hashes as is done here (importlib/_bootstrap_external.py).
+/// The magic number of the first release (3.11) that hashes as is done here
+/// (importlib/_bootstrap_external.py).
 const FIRST_MAGIC: u16 = 3495;
 /// The flags: a hash is recorded, and is compared with the source.
 const CHECKED_HASH: u32 = 3;
@@ -80,8 +82,8 @@ pub fn files(root: &Root) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// What is to be done with the file at `path`, and what stat(2) says of its source; nothing where it is not understood
-/// or has no source.
+/// What is to be done with the file at `path`, and what stat(2) says of its source; nothing where
+/// it is not understood or has no source.
 fn judge(root: &Root, path: &str) -> Result<Option<(rustix::fs::Stat, Verdict)>> {
     let Some(source) = source_of(path) else {
         return Ok(None);
@@ -110,7 +112,8 @@ fn verdict(code: &[u8], source: &[u8], modified: i64) -> Option<Verdict> {
     if !is_known || flags != 0 {
         return is_known.then_some(Verdict::Fine);
     }
-    // As Python compares them: the low 32 bits (importlib/_bootstrap_external.py, _validate_timestamp_pyc).
+    // As Python compares them: the low 32 bits (importlib/_bootstrap_external.py,
+    // _validate_timestamp_pyc).
     if time != modified as u32 || size != source.len() as u32 {
         return Some(Verdict::Stale);
     }

@@ -46,7 +46,8 @@ pub enum Action {
         #[serde(skip)]
         modified: Option<Timespec>,
     },
-    /// A file, link or directory is moved. What is at the other place is replaced, a directory is merged with it.
+    /// A file, link or directory is moved. What is at the other place is replaced, a directory is
+    /// merged with it.
     Move {
         /// Where to: from the root, with a slash in front.
         to: String,
@@ -226,8 +227,9 @@ pub fn apply(root: &Root, writer: &Writer<'_>, change: &Change) -> Result<()> {
     }
 }
 
-/// Moves what is at `from` to `to`. Where there are directories at both, what is below is moved, and replaces what
-/// has the same name: programs know the first of the two paths, so what is there is newer.
+/// Moves what is at `from` to `to`. Where there are directories at both, what is below is moved,
+/// and replaces what has the same name: programs know the first of the two paths, so what is there
+/// is newer.
 fn merge(root: &Root, writer: &Writer<'_>, from: &str, to: &str) -> Result<()> {
     match (root.kind(from)?, root.kind(to)?) {
         (Kind::Directory, Kind::Directory) => {

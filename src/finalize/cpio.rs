@@ -14,7 +14,8 @@ const MAX_NAME: u64 = 4096;
 const MAX_ENTRIES: usize = 1_000_000;
 const END: &str = "TRAILER!!!";
 
-/// The regular files of an initramfs by path, without a leading slash; and the content of those wanted.
+/// The regular files of an initramfs by path, without a leading slash; and the content of those
+/// wanted.
 #[derive(Debug, Default)]
 pub struct Initramfs {
     /// Every regular file with its size.

@@ -1,5 +1,6 @@
-//! dpkg's diversions, changed file by file: `dpkg-divert` need not run, which asks for a chroot, a lock and programs
-//! of the system, and does no more than to write these lines (dpkg-divert(1), `lib/dpkg/db-fsys-divert.c`).
+//! dpkg's diversions, changed file by file: `dpkg-divert` need not run, which asks for a chroot, a
+//! lock and programs of the system, and does no more than to write these lines (dpkg-divert(1),
+//! `lib/dpkg/db-fsys-divert.c`).
 
 use anyhow::{Result, ensure};
 
@@ -40,7 +41,8 @@ impl Diversions {
         })
     }
 
-    /// Diverts a path from all packages, unless it is diverted already. Both are without a leading slash.
+    /// Diverts a path from all packages, unless it is diverted already. Both are without a leading
+    /// slash.
     pub fn add(&mut self, from: &str, to: &str) {
         let from = format!("/{from}");
         if !self.entries.iter().any(|[path, ..]| *path == from) {

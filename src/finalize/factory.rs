@@ -1,4 +1,5 @@
-//! `/usr/share/factory`: files of which a machine gets a copy when it has none (tmpfiles.d(5), type C).
+//! `/usr/share/factory`: files of which a machine gets a copy when it has none (tmpfiles.d(5), type
+//! C).
 
 use anyhow::Result;
 
@@ -9,8 +10,8 @@ use super::write::Owner;
 /// Where they are.
 pub const FACTORY: &str = "usr/share/factory";
 
-/// Moves the file at `from`, which a machine will have at `path`. The directories of its new place are as those of the
-/// old one: what others may not see they still may not.
+/// Moves the file at `from`, which a machine will have at `path`. The directories of its new place
+/// are as those of the old one: what others may not see they still may not.
 pub fn plan(root: &Root, plan: &mut Plan<'_>, from: &str, path: &str) -> Result<()> {
     let mut source = parent(from);
     let mut target = parent(path);

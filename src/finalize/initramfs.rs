@@ -1,5 +1,6 @@
-//! The initramfs beside the kernel, made by the system's own dracut or initramfs-tools. It is right when it has what
-//! OSTree needs and what it was made of is still the same: then it is left as it is.
+//! The initramfs beside the kernel, made by the system's own dracut or initramfs-tools. It is right
+//! when it has what OSTree needs and what it was made of is still the same: then it is left as it
+//! is.
 
 use std::collections::BTreeSet;
 
@@ -184,8 +185,8 @@ fn is_right(system: &System<'_>, kernel: &str) -> Result<bool> {
     Ok(made_of == Some(fingerprint(root, &initramfs)?.into_bytes()))
 }
 
-/// A checksum of what an initramfs is made of: the system's files that are in it, and what decides which are. Not what
-/// the system has written itself in `/etc`.
+/// A checksum of what an initramfs is made of: the system's files that are in it, and what decides
+/// which are. Not what the system has written itself in `/etc`.
 fn fingerprint(root: &Root, initramfs: &Initramfs) -> Result<String> {
     let mut hash = Sha256::new();
     let mut add = |name: &str, content: &[u8]| {

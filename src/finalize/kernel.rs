@@ -1,5 +1,5 @@
-//! The kernel where bootc and OSTree look for it: `/usr/lib/modules/VERSION/vmlinuz`, and nothing in `/boot`, which is
-//! a partition on the booted system.
+//! The kernel where bootc and OSTree look for it: `/usr/lib/modules/VERSION/vmlinuz`, and nothing
+//! in `/boot`, which is a partition on the booted system.
 
 use anyhow::{Result, bail};
 
@@ -8,12 +8,14 @@ use super::diversions::Diversions;
 use super::root::Kind;
 use super::system::{MODULES, System};
 
-/// What Debian's kernel packages have in `/boot`, each with the version in its name, and what it is called beside the
-/// modules.
+/// What Debian's kernel packages have in `/boot`, each with the version in its name, and what it is
+/// called beside the modules.
 const FILES: [&str; 3] = ["vmlinuz", "config", "System.map"];
-/// Links to the newest kernel and the one before (linux-update-symlinks(1)), at the root or in `/boot`.
+/// Links to the newest kernel and the one before (linux-update-symlinks(1)), at the root or in
+/// `/boot`.
 const LINKS: [&str; 4] = ["vmlinuz", "vmlinuz.old", "initrd.img", "initrd.img.old"];
-/// The only files in the directory of a kernel that is gone: what is made on the system, not unpacked.
+/// The only files in the directory of a kernel that is gone: what is made on the system, not
+/// unpacked.
 const LEFT_BEHIND: [&str; 3] = ["initramfs.img", "initramfs.sources", "modules."];
 
 /// Refuses what no image can be: several kernels, or none where one is asked for.

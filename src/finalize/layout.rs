@@ -1,4 +1,5 @@
-//! The top of the file system: what is a machine's own is a link into `/var`, which outlives updates.
+//! The top of the file system: what is a machine's own is a link into `/var`, which outlives
+//! updates.
 
 use anyhow::Result;
 
@@ -8,8 +9,8 @@ use super::factory::{self, FACTORY};
 use super::root::Kind;
 use super::system::System;
 
-/// Directories that become links: the name, where it leads, whether what it holds stays where it is, as packages put
-/// files there.
+/// Directories that become links: the name, where it leads, whether what it holds stays where it
+/// is, as packages put files there.
 const LINKS: [(&str, &str, bool); 6] = [
     ("home", "var/home", false),
     ("root", "var/roothome", false),

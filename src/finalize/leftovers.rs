@@ -1,4 +1,5 @@
-//! What programs leave behind that nothing reads: backups of what they changed, and locks. Each build has others.
+//! What programs leave behind that nothing reads: backups of what they changed, and locks. Each
+//! build has others.
 
 use anyhow::Result;
 

@@ -1,9 +1,10 @@
 //! A Debian root filesystem becomes what bootc and OSTree expect, in place, by small named steps.
 //!
-//! A step reads the system and says what it would change, as values; then the changes are made, one after the other.
-//! What is as it should be is no change, so a second run makes none, and one that was stopped is completed by the
-//! next. Files are moved, never lost: each change replaces a file by renaming a complete one over it, or copies before
-//! it removes. Nothing outside the system is reached, whatever links it holds.
+//! A step reads the system and says what it would change, as values; then the changes are made, one
+//! after the other. What is as it should be is no change, so a second run makes none, and one that
+//! was stopped is completed by the next. Files are moved, never lost: each change replaces a file
+//! by renaming a complete one over it, or copies before it removes. Nothing outside the system is
+//! reached, whatever links it holds.
 
 mod bootc;
 mod byte_code;
@@ -119,8 +120,8 @@ pub fn check_steps(options: &Options) -> Result<()> {
 /// Finalizes a system. `before` is told of each change on disk before it is made, and can stop it.
 ///
 /// # Errors
-/// When the system cannot be finalized: this is found out before anything is changed. When a change cannot be made:
-/// those before it stay, and another run completes them.
+/// When the system cannot be finalized: this is found out before anything is changed. When a change
+/// cannot be made: those before it stay, and another run completes them.
 pub fn finalize(options: &Options, before: &dyn Fn(&str) -> Result<()>) -> Result<Report> {
     let wanted = steps::wanted(options)?;
     let root = Root::open(&options.root)?;

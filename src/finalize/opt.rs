@@ -1,6 +1,7 @@
-//! `/opt` of packages that are installed when it is a link into `/var` already: dpkg follows the link, and an update
-//! would not bring them to a machine. `/opt` becomes a directory of the image again, as it is where they were installed
-//! before the system was finalized, and `dpkg -V` finds their files.
+//! `/opt` of packages that are installed when it is a link into `/var` already: dpkg follows the
+//! link, and an update would not bring them to a machine. `/opt` becomes a directory of the image
+//! again, as it is where they were installed before the system was finalized, and `dpkg -V` finds
+//! their files.
 
 use anyhow::Result;
 
@@ -53,9 +54,10 @@ pub fn is_moved(path: &str, moved: &[String]) -> bool {
     })
 }
 
-/// What is to be moved, from [`BEHIND`] on: what packages have below `/opt`, and what else is beside it, as `/opt` does
-/// not lead there any more. Not what packages have in `/var/opt` itself. Those by which it is known that there is
-/// something to do come last, so that a run that is stopped is completed by the next.
+/// What is to be moved, from [`BEHIND`] on: what packages have below `/opt`, and what else is
+/// beside it, as `/opt` does not lead there any more. Not what packages have in `/var/opt` itself.
+/// Those by which it is known that there is something to do come last, so that a run that is
+/// stopped is completed by the next.
 ///
 /// # Errors
 /// When a directory cannot be read.

@@ -1,9 +1,11 @@
-//! The state of packages, which belongs to the image and not to the machine: it moves below `/usr/lib/sysimage`, and
-//! links in `/var` lead there, so that dpkg and its scripts find it where they look.
+//! The state of packages, which belongs to the image and not to the machine: it moves below
+//! `/usr/lib/sysimage`, and links in `/var` lead there, so that dpkg and its scripts find it where
+//! they look.
 //!
-//! A directory behind a link survives what programs do in it. A single file does not: those that write it put a new
-//! one in its place by rename, and the link is gone. So apt is told by its configuration where its marks of what it
-//! installed by itself are; and the list of shells, whose program has no configuration, is taken back in at each run.
+//! A directory behind a link survives what programs do in it. A single file does not: those that
+//! write it put a new one in its place by rename, and the link is gone. So apt is told by its
+//! configuration where its marks of what it installed by itself are; and the list of shells, whose
+//! program has no configuration, is taken back in at each run.
 
 use anyhow::Result;
 
@@ -14,7 +16,8 @@ use super::system::System;
 /// Where images keep the state of what they are made of.
 pub const SYSIMAGE: &str = "usr/lib/sysimage";
 
-/// Directories below `/var` that only package scripts write, and what they are called below [`SYSIMAGE`].
+/// Directories below `/var` that only package scripts write, and what they are called below
+/// [`SYSIMAGE`].
 pub const DIRECTORIES: [(&str, &str); 13] = [
     ("var/lib/dpkg", "dpkg"),
     ("var/lib/pam", "pam"),
@@ -98,7 +101,8 @@ pub fn plan<'a>(system: &System<'a>) -> Result<Plan<'a>> {
     Ok(plan)
 }
 
-/// The target of a link at `path` to `target`, both from the root: relative, so that it holds wherever the root is.
+/// The target of a link at `path` to `target`, both from the root: relative, so that it holds
+/// wherever the root is.
 pub fn up_to(path: &str, target: &str) -> String {
     let depth = path.matches('/').count();
     format!("{}{target}", "../".repeat(depth))

@@ -1,5 +1,6 @@
-//! The day on which a password was last changed, which is the day of the build for every account that packages make
-//! (shadow(5), third field). Where no password can be used it tells nothing, and is left empty.
+//! The day on which a password was last changed, which is the day of the build for every account
+//! that packages make (shadow(5), third field). Where no password can be used it tells nothing, and
+//! is left empty.
 
 use anyhow::Result;
 

@@ -1,5 +1,5 @@
-//! `prepare-root.conf`, which tells the initramfs how to mount the deployment (ostree-prepare-root(1)). It is copied
-//! into the initramfs, so it must be there first.
+//! `prepare-root.conf`, which tells the initramfs how to mount the deployment
+//! (ostree-prepare-root(1)). It is copied into the initramfs, so it must be there first.
 
 use anyhow::Result;
 

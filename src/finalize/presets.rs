@@ -1,9 +1,9 @@
-//! Which units run. On its first boot systemd enables what presets say (systemd.preset(5)), and all that they do not
-//! mention: of Debian's packages some that their own scripts leave off. A preset file that names the installed units,
-//! enabled and disabled, keeps each as it is now.
+//! Which units run. On its first boot systemd enables what presets say (systemd.preset(5)), and all
+//! that they do not mention: of Debian's packages some that their own scripts leave off. A preset
+//! file that names the installed units, enabled and disabled, keeps each as it is now.
 //!
-//! No line says `disable *`: `deb-systemd-helper` asks presets, too, when a package is first installed, and the service
-//! of a package that a derived image adds would stay off.
+//! No line says `disable *`: `deb-systemd-helper` asks presets, too, when a package is first
+//! installed, and the service of a package that a derived image adds would stay off.
 
 use std::collections::BTreeSet;
 
@@ -88,8 +88,8 @@ fn enabled(root: &Root) -> Result<BTreeSet<String>> {
     Ok(units.iter().filter_map(|unit| as_preset(unit)).collect())
 }
 
-/// The units that packages brought and that can be enabled (systemd.unit(5), "\[Install\] section options"), as preset
-/// files name them; sorted. Links are other names of such units.
+/// The units that packages brought and that can be enabled (systemd.unit(5), "\[Install\] section
+/// options"), as preset files name them; sorted. Links are other names of such units.
 fn installable(root: &Root) -> Result<BTreeSet<String>> {
     let mut units = BTreeSet::new();
     for name in root.list(UNITS)? {
@@ -111,7 +111,8 @@ fn installable(root: &Root) -> Result<BTreeSet<String>> {
     Ok(units)
 }
 
-/// `NAME@INSTANCE.TYPE` is written `NAME@.TYPE INSTANCE`. Names that presets cannot have are left out.
+/// `NAME@INSTANCE.TYPE` is written `NAME@.TYPE INSTANCE`. Names that presets cannot have are left
+/// out.
 fn as_preset(unit: &str) -> Option<String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-_.:\\@".contains(c);
     if !unit.contains('.') || !unit.chars().all(fine) {

@@ -1,5 +1,6 @@
-//! A root filesystem by handles: what is where, and what it holds. Every path is walked from the root's own handle,
-//! one directory at a time, and a link on the way is an error: a rootfs is hostile, and nothing outside it is reached.
+//! A root filesystem by handles: what is where, and what it holds. Every path is walked from the
+//! root's own handle, one directory at a time, and a link on the way is an error: a rootfs is
+//! hostile, and nothing outside it is reached.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -176,7 +177,8 @@ impl Root {
         }
     }
 
-    /// Opens the regular file at `path` for reading; none where there is none. Never waits for a fifo.
+    /// Opens the regular file at `path` for reading; none where there is none. Never waits for a
+    /// fifo.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -217,7 +219,8 @@ impl Root {
         Ok(Some(content))
     }
 
-    /// The text of the regular file at `path`, what is not UTF-8 replaced; empty where there is no regular file.
+    /// The text of the regular file at `path`, what is not UTF-8 replaced; empty where there is no
+    /// regular file.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -226,8 +229,8 @@ impl Root {
         Ok(String::from_utf8_lossy(&content).into_owned())
     }
 
-    /// The names in the directory at `path`, sorted; none of them where there is no directory. What is not UTF-8 is
-    /// left out: no image can hold it, and the scan for one names it.
+    /// The names in the directory at `path`, sorted; none of them where there is no directory. What
+    /// is not UTF-8 is left out: no image can hold it, and the scan for one names it.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -254,8 +257,8 @@ impl Root {
         }
     }
 
-    /// All entries below the directory at `path`, parents first, siblings sorted, with what they are. What is mounted
-    /// below it is not entered and not among them.
+    /// All entries below the directory at `path`, parents first, siblings sorted, with what they
+    /// are. What is mounted below it is not entered and not among them.
     ///
     /// # Errors
     /// When something cannot be read.
@@ -281,7 +284,8 @@ impl Root {
         Ok(found)
     }
 
-    /// The path of what `path` names when links are followed inside the system; none where that is nothing.
+    /// The path of what `path` names when links are followed inside the system; none where that is
+    /// nothing.
     ///
     /// # Errors
     /// When something cannot be read.

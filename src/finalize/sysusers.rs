@@ -1,5 +1,5 @@
-//! Users and groups that only `/etc` knows: a machine that has an `/etc` of its own lacks what an update brings. Lines for
-//! sysusers.d(5) make them there.
+//! Users and groups that only `/etc` knows: a machine that has an `/etc` of its own lacks what an
+//! update brings. Lines for sysusers.d(5) make them there.
 
 use std::collections::BTreeSet;
 

@@ -29,7 +29,8 @@ pub fn escaped(path: &str) -> String {
     text
 }
 
-/// The paths that lines of a system make, without a leading slash; those of the file called `but` left out.
+/// The paths that lines of a system make, without a leading slash; those of the file called `but`
+/// left out.
 ///
 /// # Errors
 /// When a file cannot be read.

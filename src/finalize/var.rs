@@ -1,6 +1,7 @@
-//! `/var` belongs to the machine: an update does not change it, and a machine gets an image's only when it is
-//! installed. So what is in it is made at each boot where it is missing, by lines for tmpfiles.d(5); files that matter are
-//! below `/usr/share/factory/var`, from where they are copied; and what only tells of the build is removed.
+//! `/var` belongs to the machine: an update does not change it, and a machine gets an image's only
+//! when it is installed. So what is in it is made at each boot where it is missing, by lines for
+//! tmpfiles.d(5); files that matter are below `/usr/share/factory/var`, from where they are copied;
+//! and what only tells of the build is removed.
 //!
 //! Directories and links stay, as nothing makes them in a container.
 
@@ -51,8 +52,8 @@ const DROPPED: [(&str, &str); 17] = [
     ("var/.updated", "systemd makes it anew"),
 ];
 
-/// Directories that packages own and every Containerfile removes with what is in them. apt fails without the last, and
-/// dpkg reports the others as missing.
+/// Directories that packages own and every Containerfile removes with what is in them. apt fails
+/// without the last, and dpkg reports the others as missing.
 const OFTEN_REMOVED: [&str; 5] = [
     "var/lib/apt/lists",
     "var/lib/apt/lists/partial",
@@ -142,7 +143,8 @@ pub fn is_package_state(path: &str) -> bool {
         || path == super::package_state::MARKS
 }
 
-/// The lines for all that is in `/var`, or will be when files are moved and directories made, and that no other file makes.
+/// The lines for all that is in `/var`, or will be when files are moved and directories made, and
+/// that no other file makes.
 fn lines(system: &System<'_>, moved: &[String], made: &[&str]) -> Result<String> {
     let root = system.root;
     let declared = tmpfiles::declared(root, FILE)?;

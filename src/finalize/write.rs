@@ -1,6 +1,7 @@
-//! What changes a root filesystem: each call is one change that is either made or not, whenever the process ends. What
-//! is replaced is written beside its place first, and renamed; what is moved to another file system is copied whole
-//! before the first is removed. Nothing waits for the disk: a build that a power cut ends is begun anew.
+//! What changes a root filesystem: each call is one change that is either made or not, whenever the
+//! process ends. What is replaced is written beside its place first, and renamed; what is moved to
+//! another file system is copied whole before the first is removed. Nothing waits for the disk: a
+//! build that a power cut ends is begun anew.
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -14,7 +15,8 @@ use rustix::io::Errno;
 
 use super::root::{Kind, Root};
 
-/// What ends the name of a file that is not yet in its place. Left by a process that was killed, it is overwritten.
+/// What ends the name of a file that is not yet in its place. Left by a process that was killed, it
+/// is overwritten.
 pub const UNFINISHED: &str = ".unfinished";
 
 /// Who owns an entry, and its permission bits.
@@ -55,7 +57,8 @@ pub struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// Changes `root`; `before` is told of each change on disk before it is made, and can refuse it.
+    /// Changes `root`; `before` is told of each change on disk before it is made, and can refuse
+    /// it.
     pub fn new(root: &'a Root, before: &'a dyn Fn(&str) -> Result<()>) -> Self {
         Self { root, before }
     }
@@ -64,7 +67,8 @@ impl<'a> Writer<'a> {
         (self.before)(&format!("{what} {path}"))
     }
 
-    /// Makes a directory, unless there is one. Those above it are made too, as root's with mode 0755.
+    /// Makes a directory, unless there is one. Those above it are made too, as root's with mode
+    /// 0755.
     pub fn make_directory(&self, path: &str, owner: Owner) -> Result<()> {
         if let Some((above, _)) = path.rsplit_once('/') {
             if self.root.stat(above)?.is_none() {
@@ -115,8 +119,9 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Moves a file, link or directory to a path, where nothing or a file or link is. To another file system (and
-    /// between the layers of an overlay) it is copied, with all that belongs to it, and then removed.
+    /// Moves a file, link or directory to a path, where nothing or a file or link is. To another
+    /// file system (and between the layers of an overlay) it is copied, with all that belongs to
+    /// it, and then removed.
     pub fn rename(&self, from: &str, to: &str) -> Result<()> {
         let (Some((old, old_name)), Some((new, new_name))) =
             (self.root.parent(from)?, self.root.parent(to)?)
@@ -133,7 +138,8 @@ impl<'a> Writer<'a> {
         self.remove_tree(from)
     }
 
-    /// Copies a file, link or directory with all that belongs to it; it has its name when it is complete.
+    /// Copies a file, link or directory with all that belongs to it; it has its name when it is
+    /// complete.
     fn copy(&self, from: &str, to: &str) -> Result<()> {
         let Some((source, name)) = self.root.parent(from)? else {
             bail!("copying {}: it is gone", self.root.name(from));

@@ -11,15 +11,16 @@ use crate::tree::{EntryId, Kind, Tree};
 /// Bytes of a tar header.
 const HEADER: u64 = 512;
 
-/// Equal files of different components are one object from this size on, in bytes. A smaller one is in the layer of each:
-/// a component must not change because a licence that it shares with another one is gone from there.
+/// Equal files of different components are one object from this size on, in bytes. A smaller one is
+/// in the layer of each: a component must not change because a licence that it shares with another
+/// one is gone from there.
 const SHARED: u64 = 1 << 20;
 
 /// What files have in common that are written once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
-    /// They are one object, in an encapsulated commit, which knows no hard links: equal files of a component, and
-    /// large equal files of different ones.
+    /// They are one object, in an encapsulated commit, which knows no hard links: equal files of a
+    /// component, and large equal files of different ones.
     Content,
     /// They are hard links of each other, in an ordinary image, where equal files are other files.
     HardLinks,
@@ -32,9 +33,10 @@ enum Shared {
     File(EntryId),
 }
 
-/// Where each entry is at home. Of files that are written once the home is that of the stablest owner: the one with
-/// the lowest chance to change, of those the first by name. So they do not move when a hotter owner comes, goes or changes.
-/// Empty files, links and empty directories stay with their own component; other directories come with what is in them.
+/// Where each entry is at home. Of files that are written once the home is that of the stablest
+/// owner: the one with the lowest chance to change, of those the first by name. So they do not move
+/// when a hotter owner comes, goes or changes. Empty files, links and empty directories stay with
+/// their own component; other directories come with what is in them.
 struct Homes<'a> {
     sharing: Sharing,
     tree: &'a Tree,

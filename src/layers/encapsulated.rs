@@ -1,6 +1,6 @@
-//! The layers of an encapsulated OSTree commit: an object store and a checkout of it in one,
-//! as ostree-ext defined it ("tar/export.rs"): objects below `sysroot/ostree/repo`, hard links to them where
-//! the files are.
+//! The layers of an encapsulated OSTree commit: an object store and a checkout of it in one, as
+//! ostree-ext defined it ("tar/export.rs"): objects below `sysroot/ostree/repo`, hard links to them
+//! where the files are.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;

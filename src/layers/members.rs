@@ -19,8 +19,8 @@ pub struct Source<'a> {
     pub contents: &'a dyn Contents,
     /// Told of every byte of content.
     pub progress: &'a dyn Progress,
-    /// Where the name of a file's object stands for its content: what is written then is no layer, but tells
-    /// layers apart by all that decides their bytes.
+    /// Where the name of a file's object stands for its content: what is written then is no layer,
+    /// but tells layers apart by all that decides their bytes.
     pub names: Option<&'a ContentObjects>,
 }
 

@@ -1,6 +1,6 @@
 //! Layers applied one on the other, as a container runtime does (image-spec, layer.md, "Applying
-//! changesets"), in memory: the one reading of layers, whether they become a commit, are told of, or
-//! are compared. What becomes of the content of files a [`Keeper`] says, as it passes.
+//! changesets"), in memory: the one reading of layers, whether they become a commit, are told of,
+//! or are compared. What becomes of the content of files a [`Keeper`] says, as it passes.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -43,7 +43,8 @@ pub trait Keeper {
     /// What is remembered of the content of a file. Hard links share it.
     type Kept: Clone;
 
-    /// Takes in the content of a regular file, before it is known whether a later layer replaces it.
+    /// Takes in the content of a regular file, before it is known whether a later layer replaces
+    /// it.
     ///
     /// # Errors
     /// When that fails.
@@ -56,7 +57,8 @@ pub trait Keeper {
     fn link(&mut self, metadata: &Metadata, target: &[u8]) -> Result<Self::Kept>;
 }
 
-/// The content objects of a commit below the layers, by their names: what layers may have hard links to.
+/// The content objects of a commit below the layers, by their names: what layers may have hard
+/// links to.
 type LowerObjects<'a, C> = Box<dyn Fn(Checksum) -> Option<(Metadata, String, C)> + 'a>;
 
 /// A file system as the layers so far make it.
@@ -113,7 +115,8 @@ impl<'a> Merged<'a, Checksum> {
         Ok(merged)
     }
 
-    /// The tree that a commit has of it, with the objects of its files: all but what `filter` leaves out.
+    /// The tree that a commit has of it, with the objects of its files: all but what `filter`
+    /// leaves out.
     ///
     /// # Errors
     /// When it is too large, or something has no place in a commit: its path is told.
@@ -402,7 +405,8 @@ impl<C: Clone> Merged<'_, C> {
         }
     }
 
-    /// A further name of the file at `target`, also where that is an object of the commit below the layers.
+    /// A further name of the file at `target`, also where that is an object of the commit below the
+    /// layers.
     fn linked(&mut self, target: &[u8]) -> Result<Node<C>> {
         let clean = clean_path(target).context("the target of the hard link")?;
         if let Some(first) = self.nodes.find(&clean) {
@@ -429,8 +433,8 @@ impl<C: Clone> Merged<'_, C> {
         self.node(metadata, target.as_bytes(), Some(kept))
     }
 
-    /// Removes what lower layers have at a name; what this layer has brought there stays, in a directory
-    /// that is made anew unless the layer names it.
+    /// Removes what lower layers have at a name; what this layer has brought there stays, in a
+    /// directory that is made anew unless the layer names it.
     fn white_out(&mut self, parent: &str, name: &str) {
         let Some(parent) = self.nodes.find(parent) else {
             return;

@@ -1,5 +1,5 @@
-//! Which entry stands in which layer, and the layers written: both formats, from one plan. And the way back:
-//! layers read into a repository.
+//! Which entry stands in which layer, and the layers written: both formats, from one plan. And the
+//! way back: layers read into a repository.
 
 mod assignment;
 mod encapsulated;

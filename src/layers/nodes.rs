@@ -1,6 +1,6 @@
 //! A file system in memory as layers make it: an arena of nodes. What is replaced is freed, so that
-//! memory holds what is seen, whatever the layers write over. Every walk is counted in steps, and each
-//! node is looked at once a layer at most.
+//! memory holds what is seen, whatever the layers write over. Every walk is counted in steps, and
+//! each node is looked at once a layer at most.
 
 use std::collections::{BTreeMap, HashSet, btree_map};
 use std::sync::Arc;
@@ -247,8 +247,8 @@ impl<C: Clone> Nodes<C> {
         }
     }
 
-    /// Removes what lower layers have below a directory, in whatever order `layer` has it. A directory of
-    /// which the layer names only what is in it is made anew.
+    /// Removes what lower layers have below a directory, in whatever order `layer` has it. A
+    /// directory of which the layer names only what is in it is made anew.
     pub(super) fn remove_lower(&mut self, directory: NodeId, layer: u32) {
         let mut pending = vec![directory];
         while let Some(at) = pending.pop() {
@@ -285,8 +285,8 @@ impl<C: Clone> Nodes<C> {
         }
     }
 
-    /// All below `root` in the order of names, each directory before what is in it, with its path, and
-    /// what another file system has at that path.
+    /// All below `root` in the order of names, each directory before what is in it, with its path,
+    /// and what another file system has at that path.
     pub(super) fn walk<'a>(
         &'a self,
         other: Option<&'a Self>,

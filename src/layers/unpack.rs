@@ -33,7 +33,8 @@ pub struct CommitObject {
     pub detached: Option<Vec<u8>>,
 }
 
-/// Reads layer 0: the commit, which `accept` is asked about before anything is written, then the objects.
+/// Reads layer 0: the commit, which `accept` is asked about before anything is written, then the
+/// objects.
 ///
 /// # Errors
 /// When the layer does not begin with a commit, an object is not what its name says, or `accept`

@@ -1,6 +1,6 @@
-//! One change of a layout that is there, under its lock: blobs moved in, the index replaced, and what nobody
-//! names any more removed. A journal in the stage names the blobs that may go, so that the next
-//! writer knows them when this one is killed.
+//! One change of a layout that is there, under its lock: blobs moved in, the index replaced, and
+//! what nobody names any more removed. A journal in the stage names the blobs that may go, so that
+//! the next writer knows them when this one is killed.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -63,7 +63,8 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// Moves the blobs of the stage to their places. `old` is the index that is about to be replaced.
+    /// Moves the blobs of the stage to their places. `old` is the index that is about to be
+    /// replaced.
     pub(super) fn move_blobs(&mut self, old: &Value) -> Result<()> {
         let from = self.stage.layout().join(BLOBS);
         let ours = blob_names(&from)?;
@@ -139,8 +140,8 @@ impl<'a> Change<'a> {
         true
     }
 
-    /// Leaves the layout, or the empty directory, as it was. Gives false when that is left to the next
-    /// writer.
+    /// Leaves the layout, or the empty directory, as it was. Gives false when that is left to the
+    /// next writer.
     pub(super) fn undo(&self) -> bool {
         let has_index = self.layout.join(INDEX).symlink_metadata().is_ok();
         let is_clean = !has_index || self.clean();

@@ -177,8 +177,8 @@ impl BaseConfig {
         })
     }
 
-    /// Reads the `config` object alone of an OCI config, as rpm-ostree's `--image-config` takes it, or
-    /// all that [`BaseConfig::parse`] reads.
+    /// Reads the `config` object alone of an OCI config, as rpm-ostree's `--image-config` takes it,
+    /// or all that [`BaseConfig::parse`] reads.
     ///
     /// # Errors
     /// When it is none of these.

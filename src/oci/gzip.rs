@@ -1,8 +1,9 @@
 //! gzip (RFC 1952), one member, in which what no compressor makes smaller is stored as it is.
 //!
-//! Kernel modules, an initramfs, firmware and pictures are compressed already: 13 % of the bytes of a trixie with a
-//! kernel and a compiler. So the input is looked at in blocks of a fixed size, and a block whose bytes are spread evenly
-//! is stored. The size is fixed so that the output depends on the input alone, not on how it is handed over.
+//! Kernel modules, an initramfs, firmware and pictures are compressed already: 13 % of the bytes of
+//! a trixie with a kernel and a compiler. So the input is looked at in blocks of a fixed size, and
+//! a block whose bytes are spread evenly is stored. The size is fixed so that the output depends on
+//! the input alone, not on how it is handed over.
 
 use std::io::{self, Write};
 
@@ -12,7 +13,8 @@ use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 /// (RFC 1951, 3.2.4).
 const BLOCK: usize = u16::MAX as usize;
 /// Bits that a byte of a block carries at least, by how often each value occurs, when the block is
-/// stored: compression could then save one byte in 160 at most by that, and repetitions are rare in what is that even.
+/// stored: compression could then save one byte in 160 at most by that, and repetitions are rare in
+/// what is that even.
 const INCOMPRESSIBLE: f64 = 7.95;
 /// gzip, deflate, no flags, no time, no hint about the level, unknown system (RFC 1952, 2.3).
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
@@ -73,7 +75,8 @@ impl<W: Write> GzipEncoder<W> {
         Ok(())
     }
 
-    /// Writes a stored block: not the last, of type 0, its length and that inverted (RFC 1951, 3.2.4).
+    /// Writes a stored block: not the last, of type 0, its length and that inverted (RFC 1951,
+    /// 3.2.4).
     fn store(&mut self, block: &[u8]) -> io::Result<()> {
         if !self.storing {
             // Ends at a byte, and makes the compressor forget what came before: from here its
@@ -124,8 +127,8 @@ impl<W: Write> Write for GzipEncoder<W> {
         Ok(count)
     }
 
-    /// Gives nothing to `out` that the end of the member would not: where blocks end must not depend
-    /// on it.
+    /// Gives nothing to `out` that the end of the member would not: where blocks end must not
+    /// depend on it.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

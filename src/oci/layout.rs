@@ -53,8 +53,8 @@ impl LayoutTarget {
     /// A layout at `path`, which is made when it is not there.
     ///
     /// # Errors
-    /// When something else than a layout that can be read, or an empty directory, is there, or the parent
-    /// directory is missing.
+    /// When something else than a layout that can be read, or an empty directory, is there, or the
+    /// parent directory is missing.
     pub fn new(path: &Utf8Path, tag: Option<&str>) -> Result<Self> {
         let found = look(path)?;
         if found == Found::Nothing {
@@ -92,14 +92,14 @@ impl LayoutTarget {
         Stage::new_in(parent).with_context(|| format!("cannot write the output {}", self.path))
     }
 
-    /// Adds what `descriptor` names (an image or an index), and all blobs of the stage, to the layout. It
-    /// takes the place of what has the same tag; without a tag, of an image (or an index) without one. Readers see the
-    /// change when `index.json`, or the whole directory, is renamed into place. What no image has any
-    /// more is removed.
+    /// Adds what `descriptor` names (an image or an index), and all blobs of the stage, to the
+    /// layout. It takes the place of what has the same tag; without a tag, of an image (or an
+    /// index) without one. Readers see the change when `index.json`, or the whole directory, is
+    /// renamed into place. What no image has any more is removed.
     ///
     /// # Errors
-    /// When others write to the layout for too long, or a file cannot be written or renamed; the old layout is
-    /// untouched then, unless the error says that the new image is in place.
+    /// When others write to the layout for too long, or a file cannot be written or renamed; the
+    /// old layout is untouched then, unless the error says that the new image is in place.
     pub fn publish(&self, stage: Stage, descriptor: Value) -> Result<()> {
         let publish = || match look(&self.path)? {
             Found::Nothing if self.publish_new(&stage, &descriptor)? => Ok(()),
@@ -276,8 +276,8 @@ fn names(directory: &Utf8Path) -> Result<Vec<String>> {
     read().with_context(|| format!("reading {directory}"))
 }
 
-/// Without a tag an image takes the place of an image, and an index that of an index; not that of what is
-/// attached to one (a signature, say), which is no image.
+/// Without a tag an image takes the place of an image, and an index that of an index; not that of
+/// what is attached to one (a signature, say), which is no image.
 fn is_replaced_without_a_tag(layout: &Utf8Path, old: &Value, new: &Value) -> bool {
     let is_index = |d: &Value| d["mediaType"].as_str().is_some_and(is_index_type);
     if old["annotations"][REF_NAME].is_string()

@@ -1,12 +1,12 @@
-//! Who may change a layout, and who reads it. The kernel drops both locks with the process that holds
-//! them, however that ends.
+//! Who may change a layout, and who reads it. The kernel drops both locks with the process that
+//! holds them, however that ends.
 //!
 //! A writer locks the file `oci-layout` (flock(2)) from before it reads `index.json` until what the
 //! index no longer names is gone. The file is opened for writing, so that it works on NFS too,
 //! where Linux makes a lock of the server's of it.
 //!
-//! A reader of ours shares a lock on `blobs/sha256`. It keeps no writer waiting: blobs that would be removed
-//! stay until the next writer comes when nobody reads.
+//! A reader of ours shares a lock on `blobs/sha256`. It keeps no writer waiting: blobs that would
+//! be removed stay until the next writer comes when nobody reads.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -21,7 +21,8 @@ use rustix::io::Errno;
 use super::layout::LAYOUT_FILE;
 use super::stage::BLOBS;
 
-/// How long a writer waits for others. Each holds the lock for some renames, syncs and removals only.
+/// How long a writer waits for others. Each holds the lock for some renames, syncs and removals
+/// only.
 pub(super) const WAIT: Duration = Duration::from_secs(120);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -35,8 +36,8 @@ pub(super) struct LayoutLock {
 }
 
 impl LayoutLock {
-    /// Waits at most so long for other writers of the layout at `path`. The file `oci-layout` is made, empty,
-    /// where it is missing.
+    /// Waits at most so long for other writers of the layout at `path`. The file `oci-layout` is
+    /// made, empty, where it is missing.
     ///
     /// # Errors
     /// When others hold it for longer, or the file cannot be opened.

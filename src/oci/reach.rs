@@ -14,17 +14,18 @@ use super::RegularFile;
 use super::read::JSON_LIMIT;
 use super::stage::BLOBS;
 
-/// A blob that nobody names, and of which nobody knows where it is from, goes after this time: another tool
-/// may be about to name it.
+/// A blob that nobody names, and of which nobody knows where it is from, goes after this time:
+/// another tool may be about to name it.
 pub(super) const UNKNOWN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Manifests of attached artifacts are not larger.
 const ARTIFACT_LIMIT: u64 = 1024 * 1024;
 
-/// The names of the blobs that an index reaches: through manifests, nested indexes and what they are
-/// attached to (image-spec, manifest.md, "subject").
+/// The names of the blobs that an index reaches: through manifests, nested indexes and what they
+/// are attached to (image-spec, manifest.md, "subject").
 ///
 /// # Errors
-/// When a manifest cannot be read or is none, so that it cannot be told. One that is missing reaches nothing.
+/// When a manifest cannot be read or is none, so that it cannot be told. One that is missing
+/// reaches nothing.
 pub(super) fn reachable(layout: &Utf8Path, index: &Value) -> Result<HashSet<String>> {
     let mut reached = HashSet::new();
     follow(layout, index, &mut reached)?;
@@ -88,8 +89,8 @@ pub(super) fn manifest_of(layout: &Utf8Path, descriptor: &Value) -> Option<Value
     read_document(layout, &name_of(descriptor)?).ok().flatten()
 }
 
-/// Removes the blobs that `index` does not reach, of those that are `known` to be ours, or old enough. What is
-/// attached to a blob that stays is kept too.
+/// Removes the blobs that `index` does not reach, of those that are `known` to be ours, or old
+/// enough. What is attached to a blob that stays is kept too.
 ///
 /// # Errors
 /// When it cannot be told what is reached, or a blob cannot be removed.

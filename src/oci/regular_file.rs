@@ -1,5 +1,5 @@
-//! Files that others may have put there: opened once, and looked at by their handle, so that what is
-//! read is what was checked. A name may stand for something else a moment later.
+//! Files that others may have put there: opened once, and looked at by their handle, so that what
+//! is read is what was checked. A name may stand for something else a moment later.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -23,8 +23,8 @@ impl RegularFile {
     ///
     /// # Errors
     /// When it cannot be opened, or `path` names a symbolic link or anything else than a regular
-    /// file ([`io::ErrorKind::InvalidInput`]). [`io::ErrorKind::NotFound`] means that there is nothing,
-    /// or a part of the way is missing.
+    /// file ([`io::ErrorKind::InvalidInput`]). [`io::ErrorKind::NotFound`] means that there is
+    /// nothing, or a part of the way is missing.
     pub fn open(path: &Utf8Path) -> io::Result<Self> {
         Self::open_with(path, OFlags::NOFOLLOW).map_err(|e| {
             if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) {

@@ -1,7 +1,7 @@
 //! Where blobs are made before anybody sees them.
 //!
-//! A stage is a hidden directory with a file `owner` in it, which its process holds locked, and a directory
-//! `layout`, which may become the output as a whole.
+//! A stage is a hidden directory with a file `owner` in it, which its process holds locked, and a
+//! directory `layout`, which may become the output as a whole.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -32,16 +32,19 @@ const OWNER_TEXT: &str =
     "A temporary directory of apt-ostree-helper. The next job that writes here removes it.\n";
 /// What may become a layout as a whole.
 const LAYOUT: &str = "layout";
-/// The blobs that were about to be moved into a layout, or to be removed from it ([`super::layout`]).
+/// The blobs that were about to be moved into a layout, or to be removed from it
+/// ([`super::layout`]).
 pub(super) const JOURNAL: &str = "journal";
-/// A directory of that name without an owner, an empty one, goes only after this time: its owner may be about to come.
+/// A directory of that name without an owner, an empty one, goes only after this time: its owner
+/// may be about to come.
 pub(super) const ABANDONED_AFTER: Duration = Duration::from_secs(60);
 
 /// A directory that holds the blobs of an image in the making; removed unless published.
 pub struct Stage {
     path: Utf8PathBuf,
     undo: Undo,
-    /// Held while the stage is in use: the kernel drops the lock with the process, whatever ends that.
+    /// Held while the stage is in use: the kernel drops the lock with the process, whatever ends
+    /// that.
     _owner: File,
 }
 
@@ -75,7 +78,8 @@ impl Stage {
         Ok(stage)
     }
 
-    /// A staging directory where containers tools put large temporary files: in TMPDIR, else /var/tmp.
+    /// A staging directory where containers tools put large temporary files: in TMPDIR, else
+    /// /var/tmp.
     ///
     /// # Errors
     /// As [`Stage::new_in`].
@@ -112,8 +116,8 @@ impl Stage {
         Ok(checksum)
     }
 
-    /// Makes the stage itself a layout of what `descriptor` names, for a program that reads it from here. Blobs may be
-    /// missing that this program has elsewhere.
+    /// Makes the stage itself a layout of what `descriptor` names, for a program that reads it from
+    /// here. Blobs may be missing that this program has elsewhere.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -135,8 +139,8 @@ impl Stage {
         self.path.join(LAYOUT)
     }
 
-    /// Runs a step that a signal waits for. Where it gives [`Left::ForOthers`], the journal, and nothing else, is
-    /// left to the next writer; else the stage is removed in the end.
+    /// Runs a step that a signal waits for. Where it gives [`Left::ForOthers`], the journal, and
+    /// nothing else, is left to the next writer; else the stage is removed in the end.
     pub(super) fn while_held<T>(&self, step: impl FnOnce() -> (T, Left)) -> T {
         self.undo.while_held(|| {
             let (outcome, left) = step();
@@ -194,9 +198,9 @@ pub fn temporary_directory() -> Result<Utf8PathBuf> {
     }
 }
 
-/// Removes the stages in `parent` whose process was killed: what is called as they are, has a file `owner` of
-/// ours, and is locked by nobody; and empty ones of that age. Those with a journal are left to whoever
-/// writes to their layout. That one stays is no failure. Returns those that went.
+/// Removes the stages in `parent` whose process was killed: what is called as they are, has a file
+/// `owner` of ours, and is locked by nobody; and empty ones of that age. Those with a journal are
+/// left to whoever writes to their layout. That one stays is no failure. Returns those that went.
 pub fn remove_abandoned(parent: &Utf8Path, age: Duration) -> Vec<Utf8PathBuf> {
     let mut removed = Vec::new();
     for path in named_as_stages(parent) {
@@ -214,7 +218,8 @@ pub fn remove_abandoned(parent: &Utf8Path, age: Duration) -> Vec<Utf8PathBuf> {
     removed
 }
 
-/// Removes one whose maker was killed before it was owned: it is empty, but for what was to be the owner.
+/// Removes one whose maker was killed before it was owned: it is empty, but for what was to be the
+/// owner.
 fn remove_unowned(path: &Utf8Path) -> bool {
     let unnamed = path.join(UNNAMED);
     let text = fs::read_to_string(&unnamed);

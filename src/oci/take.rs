@@ -1,5 +1,5 @@
-//! Blobs of another layout, taken over as they are: opened once, and believed only after their bytes were
-//! hashed.
+//! Blobs of another layout, taken over as they are: opened once, and believed only after their
+//! bytes were hashed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -19,8 +19,9 @@ use crate::checksum::Checksum;
 const BUFFER: usize = 256 * 1024;
 
 impl Stage {
-    /// Takes in a blob of another layout, as it is, by a hard link where that is safe. Tells whether it was there: one
-    /// that is missing, or is not what its name says, is none (the latter with a warning).
+    /// Takes in a blob of another layout, as it is, by a hard link where that is safe. Tells
+    /// whether it was there: one that is missing, or is not what its name says, is none (the latter
+    /// with a warning).
     ///
     /// # Errors
     /// When it cannot be written to the stage.

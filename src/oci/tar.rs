@@ -1,6 +1,7 @@
-//! The tar dialect of all our layers: GNU headers, POSIX ones for names that their `prefix` makes fit, `L` and `K` records
-//! for longer names and links, PAX records for extended attributes only, integer times, numeric owners. Readers disagree
-//! about everything else (libostree under `LC_ALL=C` fails on a PAX path that is not ASCII).
+//! The tar dialect of all our layers: GNU headers, POSIX ones for names that their `prefix` makes
+//! fit, `L` and `K` records for longer names and links, PAX records for extended attributes only,
+//! integer times, numeric owners. Readers disagree about everything else (libostree under
+//! `LC_ALL=C` fails on a PAX path that is not ASCII).
 
 use std::io::{self, Read, Write};
 
@@ -132,8 +133,8 @@ impl<W: Write> TarWriter<W> {
         Ok(())
     }
 
-    /// Appends a regular file whose content is left out, with `name` in its place, which stands for it: what comes of it
-    /// is not to be read, but to be compared.
+    /// Appends a regular file whose content is left out, with `name` in its place, which stands for
+    /// it: what comes of it is not to be read, but to be compared.
     ///
     /// # Errors
     /// As [`TarWriter::append`].
@@ -234,9 +235,9 @@ impl<W: Write> TarWriter<W> {
     }
 }
 
-/// Splits a name that is too long for its field in two, the first for the field `prefix` of a POSIX header
-/// (pax(1), "ustar Interchange Format"): all readers know it, and it saves two blocks for each object of a
-/// repository. Not for names that are not ASCII, of which POSIX says nothing.
+/// Splits a name that is too long for its field in two, the first for the field `prefix` of a POSIX
+/// header (pax(1), "ustar Interchange Format"): all readers know it, and it saves two blocks for
+/// each object of a repository. Not for names that are not ASCII, of which POSIX says nothing.
 fn split_name(name: &str) -> Option<(&str, &str)> {
     if name.len() <= SHORT || !name.is_ascii() {
         return None;

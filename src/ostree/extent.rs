@@ -1,6 +1,6 @@
-//! How much a commit stands for, before anybody walks over it. Directories are shared by name, so that a
-//! few small objects can stand for more files, and for longer paths, than any machine holds. Each
-//! dirtree is looked at once here, whatever number of times it is named.
+//! How much a commit stands for, before anybody walks over it. Directories are shared by name, so
+//! that a few small objects can stand for more files, and for longer paths, than any machine holds.
+//! Each dirtree is looked at once here, whatever number of times it is named.
 
 use std::collections::HashMap;
 
@@ -49,9 +49,9 @@ struct Open {
 /// What a commit has before the paths of `/etc`, in bytes: they lie at `/usr/etc` there.
 const USR: usize = 4;
 
-/// Checks that the tree below dirtree `root` is no larger than a file system may be. `list` gives what a
-/// dirtree lists, nothing for one that is missing; it is called once for each. Gives the number of
-/// directories that were looked at.
+/// Checks that the tree below dirtree `root` is no larger than a file system may be. `list` gives
+/// what a dirtree lists, nothing for one that is missing; it is called once for each. Gives the
+/// number of directories that were looked at.
 ///
 /// # Errors
 /// When there are too many entries or too long paths, or `list` fails.

@@ -1,8 +1,8 @@
-//! Signatures of commits, as `ostree sign` makes and checks them: over the bytes of the commit object,
-//! kept in its detached metadata under `ostree.sign.TYPE` as `aay` (ostree-sign.c).
+//! Signatures of commits, as `ostree sign` makes and checks them: over the bytes of the commit
+//! object, kept in its detached metadata under `ostree.sign.TYPE` as `aay` (ostree-sign.c).
 //!
-//! ed25519 is done here, because libostree of Debian 12 is built without it; other types are left to
-//! libostree, where it has them.
+//! ed25519 is done here, because libostree of Debian 12 is built without it; other types are left
+//! to libostree, where it has them.
 
 use std::collections::BTreeMap;
 

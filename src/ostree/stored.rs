@@ -108,8 +108,8 @@ impl StoredCommit {
     /// Reads commit `checksum`, all metadata and the headers of all files, from `store`.
     ///
     /// # Errors
-    /// When an object is missing or damaged; when the commit has both `/etc` and `/usr/etc`. The path
-    /// is named. When its directories lie too deep or it has too many entries.
+    /// When an object is missing or damaged; when the commit has both `/etc` and `/usr/etc`. The
+    /// path is named. When its directories lie too deep or it has too many entries.
     pub fn read(store: &dyn FileStore, checksum: Checksum) -> Result<Self> {
         let object = load_metadata(store, MetadataKind::Commit, checksum)?;
         let parsed = parse::commit(&object)
@@ -155,7 +155,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Adds all that is below the root to the tree, and for each entry its content object's checksum.
+    /// Adds all that is below the root to the tree, and for each entry its content object's
+    /// checksum.
     fn walk(
         &mut self,
         builder: &mut TreeBuilder,

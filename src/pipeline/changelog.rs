@@ -1,4 +1,5 @@
-//! What the changelogs in an image say of an update: entries between two versions, as deb-changelog(5) has them.
+//! What the changelogs in an image say of an update: entries between two versions, as
+//! deb-changelog(5) has them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -40,8 +41,8 @@ pub struct ChangedSource {
     pub cves: Vec<String>,
     /// The highest urgency of the entries.
     pub urgency: Option<String>,
-    /// The entries since the version in the first image, the newest first; none where the image has no changelog of it, or
-    /// its version is lower.
+    /// The entries since the version in the first image, the newest first; none where the image has
+    /// no changelog of it, or its version is lower.
     pub entries: Vec<ChangelogEntry>,
 }
 
@@ -59,7 +60,8 @@ pub struct ChangelogEntry {
 }
 
 impl Difference {
-    /// Reads what the changelogs of the second image say of the sources that were updated. `reference` names that image.
+    /// Reads what the changelogs of the second image say of the sources that were updated.
+    /// `reference` names that image.
     ///
     /// # Errors
     /// When the image cannot be read again.
@@ -98,7 +100,8 @@ impl ChangedSource {
         compare_versions(&self.to, &self.from).is_lt()
     }
 
-    /// Reads a changelog, compressed or not, and keeps no more than `left` bytes of it, which become fewer.
+    /// Reads a changelog, compressed or not, and keeps no more than `left` bytes of it, which
+    /// become fewer.
     fn read(&mut self, content: &[u8], left: &mut usize) {
         let mut text = Vec::new();
         let read = match content.starts_with(&[0x1f, 0x8b]) {
@@ -150,7 +153,8 @@ fn rank(urgency: &str) -> usize {
         .map_or(0, |at| at + 1)
 }
 
-/// The entries with versions above `from` and not above `to`, up to `left` bytes of them, which become fewer.
+/// The entries with versions above `from` and not above `to`, up to `left` bytes of them, which
+/// become fewer.
 fn entries(text: &str, from: &str, to: &str, left: &mut usize) -> Vec<ChangelogEntry> {
     let mut entries: Vec<ChangelogEntry> = Vec::new();
     let mut is_open = false;

@@ -1,7 +1,8 @@
-//! What became of each component from one image to the next, and which cost most of what a client fetches.
+//! What became of each component from one image to the next, and which cost most of what a client
+//! fetches.
 //!
-//! A layer's bytes as stored are shared out among its components by the bytes of their files, so that what is told of
-//! components adds up to what is told of layers.
+//! A layer's bytes as stored are shared out among its components by the bytes of their files, so
+//! that what is told of components adds up to what is told of layers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,7 +87,8 @@ struct FileSums {
 }
 
 impl ComponentChanges {
-    /// Compares `old` and `new`, of whose layers a client of the old one has those that are `known` by digest.
+    /// Compares `old` and `new`, of whose layers a client of the old one has those that are `known`
+    /// by digest.
     pub fn of(old: &InspectedImage, new: &InspectedImage, known: &BTreeSet<&str>) -> Self {
         let layers = &new.summary.layers;
         let is_kept = |layer: usize| known.contains(layers[layer].digest.as_str());

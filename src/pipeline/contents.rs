@@ -1,6 +1,7 @@
 //! The content of chosen files of an image, read in a second pass over the layers that have them.
 //!
-//! The first pass tells where a file is and what its object is called; most uses need no content, so it is not kept.
+//! The first pass tells where a file is and what its object is called; most uses need no content,
+//! so it is not kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -16,7 +17,8 @@ const LIMIT: u64 = 8 << 20;
 /// Bytes of all files together.
 const TOTAL_LIMIT: usize = 256 << 20;
 
-/// Reads the files `paths` of `image`, which `reference` names; those that the image does not have are left out.
+/// Reads the files `paths` of `image`, which `reference` names; those that the image does not have
+/// are left out.
 ///
 /// # Errors
 /// When the image is no longer there, is another now, or a layer is damaged.
@@ -53,7 +55,8 @@ pub fn read_files(
         }
         let read = || -> Result<Vec<(String, Vec<u8>)>> {
             let (mut contents, linked) = read_members(&opened, at, &names)?;
-            // An encapsulated image has objects, and a path is a link to one: only its second reading knows which.
+            // An encapsulated image has objects, and a path is a link to one: only its second
+            // reading knows which.
             if !linked.is_empty() {
                 contents.extend(read_members(&opened, at, &linked)?.0);
             }
@@ -74,8 +77,8 @@ pub fn read_files(
 /// Files by path, with their content.
 type Contents = Vec<(String, Vec<u8>)>;
 
-/// Reads the members of layer `at` that `names` names, for those who want them; gives their contents, and of those that are
-/// links to other members the names of these.
+/// Reads the members of layer `at` that `names` names, for those who want them; gives their
+/// contents, and of those that are links to other members the names of these.
 fn read_members<'a>(
     image: &Image,
     at: usize,

@@ -36,14 +36,15 @@ pub struct Difference {
     pub bytes_kept: u64,
     /// Bytes of the others, as stored: what a client fetches that has the first.
     pub bytes_fetched: u64,
-    /// Of those, bytes of files that the first image has nowhere: with any layers at all, a client that fetches whole
-    /// files fetches that much.
+    /// Of those, bytes of files that the first image has nowhere: with any layers at all, a client
+    /// that fetches whole files fetches that much.
     pub floor_bytes: u64,
     /// The sources, and what no package owns, that cost the most of the bytes to fetch.
     pub costs: Vec<Cost>,
     /// The others.
     pub fetched: Vec<FetchedLayer>,
-    /// The components of the second image and those that only the first has, and what became of them.
+    /// The components of the second image and those that only the first has, and what became of
+    /// them.
     pub components: Vec<ComponentChange>,
 }
 
@@ -81,8 +82,8 @@ pub struct FetchedLayer {
     pub unchanged_bytes: u64,
     /// Bytes of its files that differ from those of the first image in a time only.
     pub time_bytes: u64,
-    /// The largest of its files that differ in a time only or, where no component of it was updated, are new or
-    /// different.
+    /// The largest of its files that differ in a time only or, where no component of it was
+    /// updated, are new or different.
     pub files: Vec<ChangedFile>,
 }
 
@@ -93,7 +94,8 @@ pub struct ChangedFile {
     pub path: String,
     /// Bytes of its content.
     pub size: u64,
-    /// Whether nothing is different but its time or, of Python's byte code, the time recorded of its source.
+    /// Whether nothing is different but its time or, of Python's byte code, the time recorded of
+    /// its source.
     pub only_time: bool,
 }
 

@@ -58,7 +58,8 @@ pub struct DryComponent {
     pub cause: Option<String>,
 }
 
-/// Plans the image of a root filesystem and explains what `explain` names: paths, packages or components.
+/// Plans the image of a root filesystem and explains what `explain` names: paths, packages or
+/// components.
 ///
 /// # Errors
 /// When the rootfs cannot be read or cannot be an image, or there is nothing of that name in it.

@@ -1,9 +1,9 @@
 //! The commit that a root filesystem carries when its image was made from an encapsulated one, and
 //! what it tells of directories.
 //!
-//! Content layers of format version 1 leave parent directories out, so a container tool makes them up: owned by
-//! root, 0755, with the time at which it did that. In version 2 every directory comes with a
-//! header, whose time is 0.
+//! Content layers of format version 1 leave parent directories out, so a container tool makes them
+//! up: owned by root, 0755, with the time at which it did that. In version 2 every directory comes
+//! with a header, whose time is 0.
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -19,13 +19,15 @@ const MAX_METADATA: u64 = 128 << 20;
 
 /// The files of a rootfs, also where the tree leaves them out.
 pub trait RootFiles {
-    /// The content of the regular file at `path`; none when there is no regular file. No link is followed.
+    /// The content of the regular file at `path`; none when there is no regular file. No link is
+    /// followed.
     ///
     /// # Errors
     /// When it has more than `limit` bytes or cannot be read.
     fn read_file(&self, path: &Utf8Path, limit: u64) -> Result<Option<Vec<u8>>>;
 
-    /// The names in the directory at `path`, sorted; none when there is no directory. No link is followed.
+    /// The names in the directory at `path`, sorted; none when there is no directory. No link is
+    /// followed.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -54,8 +56,8 @@ impl ObjectStore for Embedded<'_> {
     }
 }
 
-/// Gives the directories of `tree`, scanned from `rootfs`, the metadata of the embedded commit where a container tool has made
-/// up their own.
+/// Gives the directories of `tree`, scanned from `rootfs`, the metadata of the embedded commit
+/// where a container tool has made up their own.
 ///
 /// # Errors
 /// When the embedded commit is damaged.

@@ -31,7 +31,8 @@ pub struct Explained {
     pub with: Vec<String>,
 }
 
-/// Explains `what`: a path (with a slash in it), an installed package (`NAME` or `NAME:ARCHITECTURE`), or a component.
+/// Explains `what`: a path (with a slash in it), an installed package (`NAME` or
+/// `NAME:ARCHITECTURE`), or a component.
 ///
 /// # Errors
 /// When there is nothing of that name.

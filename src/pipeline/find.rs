@@ -21,7 +21,8 @@ pub struct FoundFile<'a> {
 }
 
 impl InspectedImage {
-    /// The file `path`, through links on the way to it, or all files below the directory of that name.
+    /// The file `path`, through links on the way to it, or all files below the directory of that
+    /// name.
     ///
     /// # Errors
     /// When there is nothing of that name.
@@ -89,7 +90,8 @@ impl InspectedImage {
         path
     }
 
-    /// `path` as files are named here: links in the place of directories are followed, as the kernel does, at most 40.
+    /// `path` as files are named here: links in the place of directories are followed, as the
+    /// kernel does, at most 40.
     pub(super) fn resolved(&self, path: &str) -> String {
         const MAX_LINKS: usize = 40;
         let mut pending: Vec<String> = path.split('/').rev().map(str::to_owned).collect();

@@ -1,9 +1,11 @@
-//! The components of an image that was read: its files are made a tree again, and the rules that a build goes by say
-//! what belongs together. So an image that another program made has components, too.
+//! The components of an image that was read: its files are made a tree again, and the rules that a
+//! build goes by say what belongs together. So an image that another program made has components,
+//! too.
 //!
-//! In goes what the layers gave (paths, sizes, links, dpkg's database), out comes for each path a component and a
-//! package, and the components of each layer. What an image does not carry, such as hints that a user gave with
-//! `user.component`, is not known here: where a layer has one component by its label, that name holds.
+//! In goes what the layers gave (paths, sizes, links, dpkg's database), out comes for each path a
+//! component and a package, and the components of each layer. What an image does not carry, such as
+//! hints that a user gave with `user.component`, is not known here: where a layer has one component
+//! by its label, that name holds.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -52,8 +54,8 @@ pub struct FileOwners {
 }
 
 impl FileOwners {
-    /// Finds the owners of `files`. `database` is what dpkg knows, read through `read`; `layers` have the names that
-    /// the image's label tells.
+    /// Finds the owners of `files`. `database` is what dpkg knows, read through `read`; `layers`
+    /// have the names that the image's label tells.
     ///
     /// # Errors
     /// When a list of dpkg's cannot be read.
@@ -90,8 +92,8 @@ impl FileOwners {
         Ok(owners)
     }
 
-    /// `component`, or what the label of its layer has in its place: a plan joins parts of a source, and what a user
-    /// named a component is known from there only.
+    /// `component`, or what the label of its layer has in its place: a plan joins parts of a
+    /// source, and what a user named a component is known from there only.
     fn labelled(&mut self, path: &str, component: u32, layer: Option<&InspectedLayer>) -> u32 {
         let Some(layer) = layer.filter(|layer| !layer.components.is_empty()) else {
             return component;
@@ -130,7 +132,8 @@ impl FileOwners {
         at as u32
     }
 
-    /// Who has `path`, which is written as in [`InspectedImage::files`](super::InspectedImage::files).
+    /// Who has `path`, which is written as in
+    /// [`InspectedImage::files`](super::InspectedImage::files).
     pub fn owner(&self, path: &str) -> Option<Owner<'_>> {
         let (component, package) = self.by_path.get(path)?;
         Some(Owner {

@@ -1,5 +1,5 @@
-//! What `inspect` and `diff` remember of an image's files: not their content, but what tells it apart;
-//! and dpkg's database whole.
+//! What `inspect` and `diff` remember of an image's files: not their content, but what tells it
+//! apart; and dpkg's database whole.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -24,7 +24,8 @@ const DATABASE_FILE: u64 = 64 << 20;
 const DATABASE_BYTES: u64 = 256 << 20;
 /// Bytes at the beginning of an object by which a file of dpkg's database is told.
 const BEGINNING: usize = 4096;
-/// Up to this size an object that begins with a stanza may be of a database without states (`status.d`).
+/// Up to this size an object that begins with a stanza may be of a database without states
+/// (`status.d`).
 const SMALL: u64 = 64 * 1024;
 
 /// A file or link of an image.
@@ -36,7 +37,8 @@ pub struct ImageFile {
     pub size: u64,
     /// What tells it apart by all but its time.
     pub identity: Checksum,
-    /// Of Python's byte code, what tells it apart by all but that and the time that it records of its source.
+    /// Of Python's byte code, what tells it apart by all but that and the time that it records of
+    /// its source.
     pub timeless: Option<Checksum>,
     /// Seconds since the epoch.
     pub mtime: i64,
@@ -56,7 +58,8 @@ pub struct Content {
 /// The file system of an image.
 pub type Files = Merged<'static, Content>;
 
-/// The files and links that are seen in an image, by path, without what an encapsulated one has for itself.
+/// The files and links that are seen in an image, by path, without what an encapsulated one has for
+/// itself.
 ///
 /// # Errors
 /// When their paths take more memory than the metadata of a file system may.
@@ -194,9 +197,9 @@ fn hash_of_metadata(metadata: &Metadata, target: &[u8]) -> Sha256 {
     hasher
 }
 
-/// Whether an object of an encapsulated commit, whose path is told only later, may be a file of dpkg's
-/// database. What is kept in memory must not grow with what is none: the lists of apt have stanzas too
-/// (but without states, which `status` has), and source code begins with `/*` or `//`.
+/// Whether an object of an encapsulated commit, whose path is told only later, may be a file of
+/// dpkg's database. What is kept in memory must not grow with what is none: the lists of apt have
+/// stanzas too (but without states, which `status` has), and source code begins with `/*` or `//`.
 fn is_database_object(file: &LayerFile<'_>, beginning: &[u8]) -> bool {
     let size = file.metadata.size;
     let is_object = file.path.starts_with(OBJECTS) && file.path.ends_with(".file");

@@ -1,6 +1,6 @@
-//! The root filesystem that the layers of an image make, read without mounting anything: the layers are applied in
-//! memory, and the content of files goes to a spool on disk, a file without a name that the kernel frees with the
-//! process, whatever ends that.
+//! The root filesystem that the layers of an image make, read without mounting anything: the layers
+//! are applied in memory, and the content of files goes to a spool on disk, a file without a name
+//! that the kernel frees with the process, whatever ends that.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -19,8 +19,8 @@ use crate::tree::{Contents, EntryId, Filter, Kind, Listed, ListedTree, Metadata,
 
 /// How much is written to the spool at once, in bytes.
 const BUFFER: usize = 256 * 1024;
-/// The time of directories that no layer names: not that of one that a layer does, which is 0 in an encapsulated
-/// image. (A container runtime makes them, with the time at which it does.)
+/// The time of directories that no layer names: not that of one that a layer does, which is 0 in an
+/// encapsulated image. (A container runtime makes them, with the time at which it does.)
 const MADE_UP: i64 = 1;
 
 /// A root filesystem out of layers.
@@ -35,8 +35,8 @@ impl ImageRoot {
     /// Applies the layers of an image.
     ///
     /// # Errors
-    /// When a layer cannot be read or is damaged, the spool cannot be written, or there is something that no image
-    /// can hold.
+    /// When a layer cannot be read or is damaged, the spool cannot be written, or there is
+    /// something that no image can hold.
     pub fn read(
         image: &Image,
         filter: &Filter,

@@ -46,8 +46,8 @@ pub struct ImportOptions {
 pub struct Imported {
     /// The commit.
     pub commit: String,
-    /// The commit that the image carries under layers of others; none when there are no such layers, or
-    /// no commit.
+    /// The commit that the image carries under layers of others; none when there are no such
+    /// layers, or no commit.
     pub base: Option<String>,
     /// Layers of the image.
     pub layers: usize,
@@ -56,8 +56,8 @@ pub struct Imported {
 /// Imports the image.
 ///
 /// # Errors
-/// When the image cannot be read, is damaged or incomplete, or is not signed as it must be; when the
-/// repository cannot be written. The repository is as it was then.
+/// When the image cannot be read, is damaged or incomplete, or is not signed as it must be; when
+/// the repository cannot be written. The repository is as it was then.
 pub fn import(options: ImportOptions, progress: &dyn Progress) -> Result<Imported> {
     let repository = Repository::open(&options.repo)?;
     if let Some(branch) = &options.branch {

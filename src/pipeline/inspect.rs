@@ -73,7 +73,8 @@ pub struct InspectedPackage {
 pub struct InspectedImage {
     /// What it tells of itself.
     pub summary: Inspected,
-    /// Its files and links by path, as the system sees them (`etc`, not `usr/etc`, where there is only one).
+    /// Its files and links by path, as the system sees them (`etc`, not `usr/etc`, where there is
+    /// only one).
     pub files: BTreeMap<String, ImageFile>,
     /// Which component and which package has each of them.
     pub owners: FileOwners,

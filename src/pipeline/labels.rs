@@ -22,8 +22,9 @@ const IMAGE_VERSION: &str = "org.opencontainers.image.version";
 /// What rpm-ostree copies when it is there: the hash of what a compose was made from.
 const INPUT_HASH: &str = "rpmostree.inputhash";
 
-/// How many layers of an image belong to an encapsulated commit, the lowest ones; none when the image
-/// carries no commit, or no more: one that was squashed, or exported and imported, has other layers.
+/// How many layers of an image belong to an encapsulated commit, the lowest ones; none when the
+/// image carries no commit, or no more: one that was squashed, or exported and imported, has other
+/// layers.
 ///
 /// # Errors
 /// When its label is no diff id.
@@ -91,14 +92,16 @@ pub fn of_image(
     Ok(labels)
 }
 
-/// Whether there is a kernel with all that it needs in one file, where bootc looks for it (bootc-image-layout, "UKI").
+/// Whether there is a kernel with all that it needs in one file, where bootc looks for it
+/// (bootc-image-layout, "UKI").
 fn has_unified_kernel(tree: &Tree) -> bool {
     let below = tree.locate("boot/EFI/Linux").into_iter();
     let mut files = below.flat_map(|id| tree.children(id));
     files.any(|id| tree.name(*id).ends_with(".efi"))
 }
 
-/// What os-release(5) says of the system's version; the date where it says nothing, as Debian's testing and unstable do.
+/// What os-release(5) says of the system's version; the date where it says nothing, as Debian's
+/// testing and unstable do.
 fn version(system: &System) -> Result<String> {
     let files = TreeFiles {
         tree: &system.tree,

@@ -1,5 +1,5 @@
-//! The plan of an image as it travels: in a label of its config, which outlives copies and derived builds
-//! (annotations of layers mostly do not), and in files.
+//! The plan of an image as it travels: in a label of its config, which outlives copies and derived
+//! builds (annotations of layers mostly do not), and in files.
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;

@@ -57,11 +57,12 @@ pub use transfer::{IndexOptions, TransferOptions, Transferred, TransferredLayer,
 use crate::ostree::Repository;
 use crate::progress::Progress;
 
-/// What the caller does between the last byte of an image and its publication, as its last chance to fail.
+/// What the caller does between the last byte of an image and its publication, as its last chance
+/// to fail.
 pub type Ready<'a> = &'a dyn Fn(&Built) -> Result<()>;
 
-/// Builds an image of a root filesystem, and stores its commit where that is asked for. The branch moves when
-/// the image is in its place.
+/// Builds an image of a root filesystem, and stores its commit where that is asked for. The branch
+/// moves when the image is in its place.
 ///
 /// # Errors
 /// When the rootfs cannot be read or cannot be an image, or the output cannot be written: then
@@ -111,8 +112,8 @@ pub fn build(
 /// Makes the commit of a root filesystem in the repository that `commit` names.
 ///
 /// # Errors
-/// When the rootfs cannot be read or cannot be a commit, or the repository cannot be written: then that is
-/// as it was.
+/// When the rootfs cannot be read or cannot be a commit, or the repository cannot be written: then
+/// that is as it was.
 pub fn commit(
     rootfs: RootfsOptions,
     commit: CommitOptions,
@@ -154,7 +155,8 @@ pub fn encapsulate(
 }
 
 impl ImageOptions {
-    /// Forgets a previous image for another architecture; one that stays is told where the new one goes.
+    /// Forgets a previous image for another architecture; one that stays is told where the new one
+    /// goes.
     fn follow_what_fits(&mut self, packages: &Packages) -> Result<()> {
         let platform = write::platform(self, packages)?;
         if let Some(previous) = &mut self.previous {

@@ -70,8 +70,8 @@ pub enum Parent {
 /// What the commit of a root filesystem says.
 #[derive(Debug, Default)]
 pub struct CommitOptions {
-    /// The date of commit (and image), in seconds since the epoch; without it the time of the newest
-    /// file.
+    /// The date of commit (and image), in seconds since the epoch; without it the time of the
+    /// newest file.
     pub timestamp: Option<u64>,
     /// The first line of the message.
     pub subject: String,
@@ -100,7 +100,8 @@ pub struct ImageOptions {
     pub format: Format,
     /// At most so many layers in all.
     pub max_layers: NonZeroUsize,
-    /// An earlier image, whose plan is kept as far as it fits, and whose layers are where they are the same.
+    /// An earlier image, whose plan is kept as far as it fits, and whose layers are where they are
+    /// the same.
     pub previous: Option<Previous>,
     /// Which times the files of a plain image have.
     pub times: FileTimes,

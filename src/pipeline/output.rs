@@ -131,7 +131,8 @@ impl Output {
         }
     }
 
-    /// Publishes what `descriptor` names, with `blobs` from the stage. Of a registry it tells which layers were sent.
+    /// Publishes what `descriptor` names, with `blobs` from the stage. Of a registry it tells which
+    /// layers were sent.
     ///
     /// # Errors
     /// When it cannot be written; what was at the destination is untouched then.
@@ -175,8 +176,8 @@ impl Output {
     }
 }
 
-/// An archive that nobody gets is not made. Where standard output is closed, the runtime has opened /dev/null in its
-/// place, for reading and writing, as no shell does.
+/// An archive that nobody gets is not made. Where standard output is closed, the runtime has opened
+/// /dev/null in its place, for reading and writing, as no shell does.
 fn refuse_closed_stdout() -> Result<()> {
     let out = io::stdout();
     let flags = rustix::fs::fcntl_getfl(&out).context("looking at standard output")?;
@@ -211,8 +212,8 @@ fn refuse_inside(path: &Utf8Path, rootfs: &Utf8Path, filter: &Filter) -> Result<
     }
 }
 
-/// Whether `directory`, below the root of this very system, is on a volume or the like: what is mounted is
-/// left out there.
+/// Whether `directory`, below the root of this very system, is on a volume or the like: what is
+/// mounted is left out there.
 fn is_mounted_elsewhere(directory: &Utf8Path, root: &Utf8Path) -> bool {
     root == "/"
         && directory

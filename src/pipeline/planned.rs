@@ -40,7 +40,8 @@ impl Planned {
         let mut ids: Vec<ComponentId> = owned.collect();
         ids.sort_unstable();
         ids.dedup();
-        // A component that only has directories with something in them weighs nothing and is in no layer.
+        // A component that only has directories with something in them weighs nothing and is in no
+        // layer.
         ids.retain(|id| sizes[id.index()] > 0);
         let component = |id: &ComponentId| &ownership.components()[id.index()];
         let items: Vec<Item> = ids
@@ -87,8 +88,8 @@ impl Planned {
     }
 }
 
-/// The rate of changes that gives a chance to change until the next pull, for a year. What always changes
-/// has the largest number, as in rpm-ostree.
+/// The rate of changes that gives a chance to change until the next pull, for a year. What always
+/// changes has the largest number, as in rpm-ostree.
 fn changes_in_a_year(chance: f64) -> u32 {
     if chance >= 1.0 {
         return u32::MAX;

@@ -1,5 +1,5 @@
-//! An earlier image: its plan, which the next one follows, and its layers, which the next one takes over
-//! where nothing about them has changed.
+//! An earlier image: its plan, which the next one follows, and its layers, which the next one takes
+//! over where nothing about them has changed.
 
 use std::collections::HashMap;
 
@@ -34,7 +34,8 @@ enum Place {
     Layout(Utf8PathBuf),
     /// In this repository of a registry.
     Repository(RegistryName),
-    /// In the repository that the new image goes to: they are left there, and the image refers to them.
+    /// In the repository that the new image goes to: they are left there, and the image refers to
+    /// them.
     Destination,
 }
 
@@ -50,12 +51,13 @@ struct EarlierImage {
 }
 
 impl Previous {
-    /// What the image at `reference` tells. One that is not there, tells of no plan, or is for another architecture is
-    /// no failure unless it `is_required`: there is none then, which a warning says.
+    /// What the image at `reference` tells. One that is not there, tells of no plan, or is for
+    /// another architecture is no failure unless it `is_required`: there is none then, which a
+    /// warning says.
     ///
     /// # Errors
-    /// When it is required and cannot be used; when it cannot be read for any other reason: a registry that is out of
-    /// reach must not cost every client a full download.
+    /// When it is required and cannot be used; when it cannot be read for any other reason: a
+    /// registry that is out of reach must not cost every client a full download.
     pub fn of_image(
         reference: &Reference,
         access: &Access,
@@ -149,8 +151,8 @@ impl Previous {
         }))
     }
 
-    /// Tells where the new image goes: layers that are in that repository already stay there, and are neither
-    /// fetched nor sent.
+    /// Tells where the new image goes: layers that are in that repository already stay there, and
+    /// are neither fetched nor sent.
     pub fn goes_to(&mut self, destination: &Destination) {
         if let (Some(Place::Repository(from)), Destination::Registry(to)) =
             (&self.place, destination)
@@ -219,8 +221,8 @@ impl Previous {
         })
     }
 
-    /// Takes the layer with that key into `stage`, if there is one; not where it stays in the repository that the
-    /// image goes to.
+    /// Takes the layer with that key into `stage`, if there is one; not where it stays in the
+    /// repository that the image goes to.
     ///
     /// # Errors
     /// When it cannot be copied.

@@ -69,7 +69,8 @@ pub struct Committed {
     pub bytes_written: u64,
 }
 
-/// Writes what the repository has not: the content of files, directories, the commit; then the branch.
+/// Writes what the repository has not: the content of files, directories, the commit; then the
+/// branch.
 pub fn store(
     system: &System,
     options: &StoreOptions,

@@ -18,7 +18,8 @@ use crate::progress::Progress;
 use crate::registry::Image;
 use crate::tree::{self, Contents, EntryId, Kind, Tree};
 
-/// The metadata that says that a commit can be booted (ostree-core.h, `OSTREE_METADATA_KEY_BOOTABLE`).
+/// The metadata that says that a commit can be booted (ostree-core.h,
+/// `OSTREE_METADATA_KEY_BOOTABLE`).
 pub const BOOTABLE: &str = "ostree.bootable";
 /// The metadata that names the version of its kernel (`OSTREE_METADATA_KEY_LINUX`).
 pub const LINUX: &str = "ostree.linux";
@@ -97,8 +98,8 @@ impl System {
         })
     }
 
-    /// Reads the commit that `name` stands for in a repository, without the content of its files, which is checked
-    /// when it is read.
+    /// Reads the commit that `name` stands for in a repository, without the content of its files,
+    /// which is checked when it is read.
     ///
     /// # Errors
     /// When there is no such commit, an object of it is missing or damaged, or it has what no
@@ -163,7 +164,8 @@ pub struct Packages {
 }
 
 impl Packages {
-    /// Reads the package database of `system`; `name` is what the user calls that, `table` what he says of paths.
+    /// Reads the package database of `system`; `name` is what the user calls that, `table` what he
+    /// says of paths.
     ///
     /// # Errors
     /// When the database cannot be read or understood.

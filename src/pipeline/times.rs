@@ -1,5 +1,5 @@
-//! The times of files in a plain image. Clients fetch a layer again when one of its times has changed, so times
-//! must not tell when a build ran.
+//! The times of files in a plain image. Clients fetch a layer again when one of its times has
+//! changed, so times must not tell when a build ran.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,15 +8,16 @@ use anyhow::{Result, bail};
 use crate::component::Ownership;
 use crate::tree::{EntryId, Kind, Tree};
 
-/// Which times the files of a plain image have. Directories, links, and what is made anew on every system, always
-/// have the time 0.
+/// Which times the files of a plain image have. Directories, links, and what is made anew on every
+/// system, always have the time 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FileTimes {
     /// Their own, as far as a package gave it or it is not after the image's date.
     ///
-    /// A time after the date mostly tells when the build ran, and then is 0. A package's build, too, can be later
-    /// than the date, but it gives all files that it makes one time: so what two files of a source have to the
-    /// second is theirs. Nothing but whether a time is after the date depends on the date.
+    /// A time after the date mostly tells when the build ran, and then is 0. A package's build,
+    /// too, can be later than the date, but it gives all files that it makes one time: so what two
+    /// files of a source have to the second is theirs. Nothing but whether a time is after the date
+    /// depends on the date.
     #[default]
     Keep,
     /// Their own, but never after the image's date: another date changes what is newer.

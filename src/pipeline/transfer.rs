@@ -1,5 +1,5 @@
-//! Images from one place to another: pushed to a registry, pulled from one, or gathered in an index. Manifests stay
-//! byte for byte; only for a registry are layers compressed that are not.
+//! Images from one place to another: pushed to a registry, pulled from one, or gathered in an
+//! index. Manifests stay byte for byte; only for a registry are layers compressed that are not.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{Read, Write};
@@ -65,7 +65,8 @@ pub struct TransferredLayer {
 /// Copies an image, or all of an index.
 ///
 /// # Errors
-/// When it cannot be read or written; what was at the destination is untouched then, but for blobs in a registry.
+/// When it cannot be read or written; what was at the destination is untouched then, but for blobs
+/// in a registry.
 pub fn transfer(options: &TransferOptions, progress: &dyn Progress) -> Result<Transferred> {
     let (source, access) = (&options.source, &options.access);
     let output = Output::prepare(&options.destination, access)?;

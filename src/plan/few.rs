@@ -14,8 +14,9 @@ const MAX_SPLIT: usize = 24;
 /// In how many steps layers are set aside for splitting.
 const GRAINS: usize = 8;
 
-/// Distributes `parts` over at most `max_layers` layers, fewer than [`FEW_LAYERS`](super::FEW_LAYERS): in wholes that are
-/// split, or in parts that are not held together, whichever costs less.
+/// Distributes `parts` over at most `max_layers` layers, fewer than
+/// [`FEW_LAYERS`](super::FEW_LAYERS): in wholes that are split, or in parts that are not held
+/// together, whichever costs less.
 pub(super) fn few(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
     let (whole, loose) = (best_of(parts, max_layers), loose(parts, max_layers));
     let cost = |groups: &Vec<Vec<usize>>| Layers::new(parts, groups.clone()).total_cost();
@@ -55,8 +56,8 @@ fn best_of(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
     let steps = wholes.steps(parts, max_layers);
     let mut reserved = best_reserve(&cuts, &steps, max_layers);
     let mut best = (Layers::new(parts, unsplit.clone()).total_cost(), unsplit);
-    // Only a source that has a layer of its own can be split, which the plan decides only then: what it leaves of
-    // the reserve goes back.
+    // Only a source that has a layer of its own can be split, which the plan decides only then:
+    // what it leaves of the reserve goes back.
     while reserved > 0 {
         let mut groups = wholes.planned(&cuts, max_layers, reserved);
         let used = wholes.split(&mut groups, &steps, reserved);
@@ -69,11 +70,12 @@ fn best_of(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
     best.1
 }
 
-/// A split that saves this share of all for each of its layers is made at any rate, as that of an initramfs from its kernel.
+/// A split that saves this share of all for each of its layers is made at any rate, as that of an
+/// initramfs from its kernel.
 const PLAIN: f64 = 0.02;
 
-/// Layers to keep for splitting, so that both together cost least: of equal costs the fewest. A multiple of a
-/// [`GRAINS`]th of all, since one layer more for splits cuts everything else anew.
+/// Layers to keep for splitting, so that both together cost least: of equal costs the fewest. A
+/// multiple of a [`GRAINS`]th of all, since one layer more for splits cuts everything else anew.
 fn best_reserve(cuts: &Cuts, steps: &[Step], max_layers: usize) -> usize {
     let saved = |reserved: usize| {
         let taken = fitting(steps, reserved, |_| true);
@@ -95,8 +97,8 @@ fn best_reserve(cuts: &Cuts, steps: &[Step], max_layers: usize) -> usize {
     best.1
 }
 
-/// The steps that fit into so many layers, in their order: of a whole that `may` be split, each only after those before
-/// it.
+/// The steps that fit into so many layers, in their order: of a whole that `may` be split, each
+/// only after those before it.
 fn fitting(
     steps: &[Step],
     mut layers: usize,
@@ -140,15 +142,16 @@ impl Wholes {
         groups.into_iter().map(parts_of).collect()
     }
 
-    /// How each whole would be split further and further, the best first: what saves most per layer.
+    /// How each whole would be split further and further, the best first: what saves most per
+    /// layer.
     fn steps(&self, parts: &Parts, max_layers: usize) -> Vec<Step> {
         let mut steps: Vec<Step> = Vec::new();
         for (whole, members) in self.members.iter().enumerate() {
             if members.len() < 2 {
                 continue;
             }
-            // Cold ones first. Their odds per byte would set large and small ones apart, which the cause, that all
-            // have in common, does not.
+            // Cold ones first. Their odds per byte would set large and small ones apart, which the
+            // cause, that all have in common, does not.
             let mut order = members.clone();
             order.sort_by(|&a, &b| parts.list[a].odds.total_cmp(&parts.list[b].odds));
             let cuts = Cuts::of(&parts.reordered(&order), MAX_SPLIT.min(max_layers));
@@ -181,8 +184,8 @@ impl Wholes {
         steps
     }
 
-    /// Splits the wholes that are alone in their layer, at most `reserved` layers more, and returns how many more
-    /// there are.
+    /// Splits the wholes that are alone in their layer, at most `reserved` layers more, and returns
+    /// how many more there are.
     fn split(&self, groups: &mut Vec<Vec<usize>>, steps: &[Step], reserved: usize) -> usize {
         let is_alone = |whole: usize| groups.contains(&self.members[whole]);
         let mut best: Vec<Option<&Step>> = vec![None; self.members.len()];

@@ -1,8 +1,9 @@
 //! The plan that follows an earlier one: what stays, where new items go, and how drift is repaired.
 //!
 //! A layer that a client has is worth its bytes, so nothing that can stay moves. That leaves three
-//! decisions, each taken by the same account, bytes over the next [`HORIZON`] pulls: what the layers
-//! cost then, and what changing them now costs once, which is their bytes if they would have stayed.
+//! decisions, each taken by the same account, bytes over the next [`HORIZON`] pulls: what the
+//! layers cost then, and what changing them now costs once, which is their bytes if they would have
+//! stayed.
 
 use super::Parts;
 use super::layers::{Layers, NONE};
@@ -110,8 +111,9 @@ impl<'a> KeptLayers<'a> {
         self.places.swap_remove(other);
     }
 
-    /// The layer in which a part costs least, or the number of layers for a new one, and before it what that
-    /// costs beyond what the layer costs anyway. Where no layer suits the part and none may be added, any will do.
+    /// The layer in which a part costs least, or the number of layers for a new one, and before it
+    /// what that costs beyond what the layer costs anyway. Where no layer suits the part and none
+    /// may be added, any will do.
     fn cheapest(&self, at: usize, except: Option<usize>, max_layers: usize) -> (f64, usize) {
         let mut best = (f64::INFINITY, 0);
         if self.layers.len() < max_layers {
@@ -141,8 +143,8 @@ impl<'a> KeptLayers<'a> {
         self.layers.put(at, to);
     }
 
-    /// Moves the item whose move saves most, if it pays. Layers with a single item stay, and so do items that share
-    /// a cause.
+    /// Moves the item whose move saves most, if it pays. Layers with a single item stay, and so do
+    /// items that share a cause.
     fn move_best(&mut self, max_layers: usize) -> bool {
         let mut best = (0.0, 0, 0);
         for from in 0..self.layers.len() {

@@ -61,9 +61,9 @@ impl<'a> Layers<'a> {
         self.sums[index].stay
     }
 
-    /// Whether the part may join a layer: where the others of its cause are, if any are, and else where no cause has a
-    /// layer to itself. What is sure to change keeps out what is not, and the other way round, where `max_layers`
-    /// allows it.
+    /// Whether the part may join a layer: where the others of its cause are, if any are, and else
+    /// where no cause has a layer to itself. What is sure to change keeps out what is not, and the
+    /// other way round, where `max_layers` allows it.
     pub(super) fn suits(&self, index: usize, at: usize, max_layers: usize) -> bool {
         let part = &self.parts.list[at];
         let sum = &self.sums[index];
@@ -87,7 +87,8 @@ impl<'a> Layers<'a> {
         self.cost_with(index, NONE, NONE)
     }
 
-    /// The same were `leaves`, one of its members, not in it, and `enters` were. An empty layer costs nothing.
+    /// The same were `leaves`, one of its members, not in it, and `enters` were. An empty layer
+    /// costs nothing.
     pub(super) fn cost_with(
         &self,
         index: usize,
@@ -240,8 +241,8 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// For each number all others joined, from `none` on. Nothing is taken back, which zeros and infinite numbers do not
-/// allow.
+/// For each number all others joined, from `none` on. Nothing is taken back, which zeros and
+/// infinite numbers do not allow.
 fn of_others(numbers: &[f64], none: f64, join: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     let mut joined = Vec::with_capacity(numbers.len());
     let mut before = none;

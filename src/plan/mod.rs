@@ -10,18 +10,19 @@
 //! ```
 //!
 //! where items that share a cause (the parts of one source, a kernel and its initramfs) are one
-//! factor, with the chance `C` that the cause occurs: `1 - C * O / (1 + O)`, where `O` is the sum of
-//! the items' odds to change then, `chance / (C - chance)` each. Odds are added up, and not chances
-//! multiplied, since what an update is about lies together; and two halves of a part are then as
-//! likely to change as the part.
+//! factor, with the chance `C` that the cause occurs: `1 - C * O / (1 + O)`, where `O` is the sum
+//! of the items' odds to change then, `chance / (C - chance)` each. Odds are added up, and not
+//! chances multiplied, since what an update is about lies together; and two halves of a part are
+//! then as likely to change as the part.
 //!
-//! Two things make updates cheap, and they pull apart: a plan that fits these chances, and a plan that is the same
-//! for the next image, of which a package more or less must not move others. `fresh` is the plan of an image that
-//! knows no other, and puts the second first; its law is told there. Of less than eight layers `few` makes the
-//! cheapest plan that it finds: `runs` finds the best among those that cut one particular order of the items into
-//! runs (odds to change per byte), and `refine` moves and swaps items out of that order where it pays well. Against
-//! all partitions of small cases those are optimal in 95 % or more, at worst 1.05 times the optimum (held by tests).
-//! `kept` is the plan that follows an earlier one.
+//! Two things make updates cheap, and they pull apart: a plan that fits these chances, and a plan
+//! that is the same for the next image, of which a package more or less must not move others.
+//! `fresh` is the plan of an image that knows no other, and puts the second first; its law is told
+//! there. Of less than eight layers `few` makes the cheapest plan that it finds: `runs` finds the
+//! best among those that cut one particular order of the items into runs (odds to change per byte),
+//! and `refine` moves and swaps items out of that order where it pays well. Against all partitions
+//! of small cases those are optimal in 95 % or more, at worst 1.05 times the optimum (held by
+//! tests). `kept` is the plan that follows an earlier one.
 //!
 //! Everything here is a function of its arguments, and of nothing but additions, multiplications,
 //! divisions and comparisons of `f64` in a fixed order: any machine gives the same plan.
@@ -52,8 +53,9 @@ pub const LAYER_COST: u64 = 16 * 1024;
 /// From so many layers on a plan leaves one free.
 const MAKES_ROOM: usize = 32;
 
-/// With so many layers or more there is one for what is sure to change: a package database belongs with nothing that is
-/// to stay, however small that is. With fewer, parts of a source go wherever they cost least.
+/// With so many layers or more there is one for what is sure to change: a package database belongs
+/// with nothing that is to stay, however small that is. With fewer, parts of a source go wherever
+/// they cost least.
 const FEW_LAYERS: usize = 8;
 
 /// Something that is placed whole: a component, most often a package.
@@ -86,9 +88,9 @@ pub struct PlannedLayer {
 /// Layers in the order in which they are stacked.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Plan {
-    /// Those of an earlier plan first, in its order. Then stable ones before others, since container
-    /// stores key a layer by the whole chain below it: what lies above a layer that changed is
-    /// unpacked again. Equal chances are ordered by the first item's name.
+    /// Those of an earlier plan first, in its order. Then stable ones before others, since
+    /// container stores key a layer by the whole chain below it: what lies above a layer that
+    /// changed is unpacked again. Equal chances are ordered by the first item's name.
     pub layers: Vec<PlannedLayer>,
 }
 
@@ -105,9 +107,8 @@ impl Plan {
 /// Distributes `items` over at most `max_layers` layers so that [`Plan::expected_bytes`] is small.
 ///
 /// Every item is in exactly one layer and no layer is empty; without items there are no layers.
-/// Fewer layers than allowed are used where one more would not pay, and of 32 or more one at least is left free for what the next
-/// image brings. The order of `items` does not
-/// matter.
+/// Fewer layers than allowed are used where one more would not pay, and of 32 or more one at least
+/// is left free for what the next image brings. The order of `items` does not matter.
 ///
 /// One item more, less or of another size, or of another chance, moves few others.
 ///
@@ -153,8 +154,8 @@ pub fn plan(items: &[Item], max_layers: NonZeroUsize, previous: Option<&[Vec<Str
     }
 }
 
-/// Layers that a plan without memory leaves free: the next plan then has one for what is new, which else would take a layer
-/// along that clients have. Of a small budget it would be too much.
+/// Layers that a plan without memory leaves free: the next plan then has one for what is new, which
+/// else would take a layer along that clients have. Of a small budget it would be too much.
 fn room(max_layers: NonZeroUsize) -> usize {
     usize::from(max_layers.get() >= MAKES_ROOM)
 }
@@ -193,7 +194,8 @@ fn planned_layer(items: &[Item], members: Vec<usize>, chance: f64) -> PlannedLay
     }
 }
 
-/// A number that stands for a name: FNV-1a, and SplitMix64's last steps, which spread it over all bits.
+/// A number that stands for a name: FNV-1a, and SplitMix64's last steps, which spread it over all
+/// bits.
 fn key(name: &str) -> u64 {
     let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let mut hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, fnv);
@@ -325,7 +327,8 @@ impl Parts {
     }
 }
 
-/// The chance that something does not change whose cause occurs with `chance`, and which then changes with `odds`.
+/// The chance that something does not change whose cause occurs with `chance`, and which then
+/// changes with `odds`.
 fn stay_with_odds(chance: f64, odds: f64) -> f64 {
     1.0 - chance * (1.0 - 1.0 / (1.0 + odds))
 }

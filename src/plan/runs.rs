@@ -54,7 +54,8 @@ pub(super) struct Cuts {
     ends: Vec<usize>,
     /// For each number of runs less one, what they cost, [`LAYER_COST`] included.
     costs: Vec<f64>,
-    /// For each number of runs less one, where the last run starts of those that end with each block.
+    /// For each number of runs less one, where the last run starts of those that end with each
+    /// block.
     last_starts: Vec<Vec<usize>>,
 }
 
@@ -91,7 +92,8 @@ impl Cuts {
         self.costs[runs - 1]
     }
 
-    /// The cheapest number of runs up to `max_runs`, and before it what they cost; of equal costs the fewest.
+    /// The cheapest number of runs up to `max_runs`, and before it what they cost; of equal costs
+    /// the fewest.
     pub(super) fn cheapest(&self, max_runs: usize) -> (f64, usize) {
         let mut cheapest = (f64::INFINITY, 1);
         for runs in 1..=max_runs.min(self.most()) {
@@ -160,8 +162,9 @@ fn joined_ends(parts: &[Part]) -> Vec<usize> {
     ends
 }
 
-/// What the cheapest cuts of `blocks` into 1 to `max_runs` runs cost, and for each number where the last run starts of
-/// those that end with each block. Dynamic programming over the number of runs; of equal costs the earliest cuts.
+/// What the cheapest cuts of `blocks` into 1 to `max_runs` runs cost, and for each number where the
+/// last run starts of those that end with each block. Dynamic programming over the number of runs;
+/// of equal costs the earliest cuts.
 fn cut(blocks: &Parts, max_runs: usize) -> (Vec<f64>, Vec<Vec<usize>>) {
     let n = blocks.list.len();
     let run_costs = run_costs(blocks);

@@ -1,5 +1,5 @@
-//! A program of another root filesystem, run there: in a chroot, in mount and process namespaces of its own, so that
-//! nothing stays mounted and nothing runs on, however this process ends.
+//! A program of another root filesystem, run there: in a chroot, in mount and process namespaces of
+//! its own, so that nothing stays mounted and nothing runs on, however this process ends.
 
 use std::time::Duration;
 
@@ -48,8 +48,8 @@ done
 exec chroot . env -i "$@"
 "#;
 
-/// Runs `command` in the system at `root`; with `is_own` that is where this process runs itself, and nothing is
-/// changed about it. `variables` are `NAME=VALUE`.
+/// Runs `command` in the system at `root`; with `is_own` that is where this process runs itself,
+/// and nothing is changed about it. `variables` are `NAME=VALUE`.
 ///
 /// # Errors
 /// When it fails, or the namespaces cannot be made: that asks for the capability SYS_ADMIN.

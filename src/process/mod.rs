@@ -27,8 +27,8 @@ use crate::undo::Undo;
 const POLL: Duration = Duration::from_millis(5);
 /// How long a program has to end by itself when it is told to.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long is waited for the rest of what a program printed: what it left running may hold the pipe. What came is
-/// used then.
+/// How long is waited for the rest of what a program printed: what it left running may hold the
+/// pipe. What came is used then.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// So much of what a program prints is kept, in bytes.
 const KEPT: usize = 64 << 20;
@@ -95,8 +95,8 @@ impl Call {
         self
     }
 
-    /// Adds a word that names something, such as an image. One that the program would take for an option is
-    /// refused when it is to run.
+    /// Adds a word that names something, such as an image. One that the program would take for an
+    /// option is refused when it is to run.
     pub fn operand(mut self, word: impl Into<String>) -> Self {
         let argument = Argument::new(word.into());
         self.arguments.push(Argument {
@@ -122,8 +122,8 @@ impl Call {
         self
     }
 
-    /// Has the program print into that file, which is made anew and stays: what it has said and done is known there
-    /// when this process is not any more.
+    /// Has the program print into that file, which is made anew and stays: what it has said and
+    /// done is known there when this process is not any more.
     pub fn output_to(mut self, path: impl Into<Utf8PathBuf>) -> Self {
         self.output = Some(path.into());
         self
@@ -176,7 +176,8 @@ impl Call {
     /// Runs the program to its end and returns what it printed on standard output.
     ///
     /// # Errors
-    /// When it is not there, fails, or takes too long: what it printed on standard error is in the error.
+    /// When it is not there, fails, or takes too long: what it printed on standard error is in the
+    /// error.
     pub fn run(self) -> Result<String> {
         self.run_telling(&Outcome::default())
     }
@@ -434,7 +435,8 @@ impl Outcome {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Waits for the program's end for `patience`, then ends it, with all that it started in its group.
+    /// Waits for the program's end for `patience`, then ends it, with all that it started in its
+    /// group.
     fn end(&self, patience: Duration) {
         if self.ends_within(patience) {
             return;

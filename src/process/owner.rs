@@ -12,7 +12,8 @@ use anyhow::{Context, Error, Result};
 /// The variable in which a program that runs for us has its [`Owner`].
 pub const OWNER_VARIABLE: &str = "APT_OSTREE_HELPER_OWNER";
 
-/// A process: boot, PID namespace, number, and start in ticks since boot (proc_pid_stat(5), field 22).
+/// A process: boot, PID namespace, number, and start in ticks since boot (proc_pid_stat(5), field
+/// 22).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Owner {
     boot: String,
@@ -66,8 +67,8 @@ impl Owner {
         }
     }
 
-    /// From the outside, processes of inner namespaces are seen, with their inner number last in "NSpid"
-    /// (proc_pid_status(5)).
+    /// From the outside, processes of inner namespaces are seen, with their inner number last in
+    /// "NSpid" (proc_pid_status(5)).
     fn is_seen_with_inner_number(&self) -> bool {
         processes().into_iter().any(|process| {
             let name = process.to_string();
@@ -78,7 +79,8 @@ impl Owner {
     }
 }
 
-/// The initial PID namespace: only it sees all others (its inode is fixed, `PROC_PID_INIT_INO` in the kernel).
+/// The initial PID namespace: only it sees all others (its inode is fixed, `PROC_PID_INIT_INO` in
+/// the kernel).
 const INITIAL: u64 = 0xEFFF_FFFC;
 
 /// Of which PID namespace /proc tells.
@@ -108,8 +110,8 @@ fn numbers_of(process: &str) -> Vec<u32> {
     numbers.filter_map(|number| number.parse().ok()).collect()
 }
 
-/// Whether the numbers that /proc has are those by which this process can send signals: else they are other
-/// processes' here.
+/// Whether the numbers that /proc has are those by which this process can send signals: else they
+/// are other processes' here.
 pub fn numbers_are_ours() -> bool {
     view() == View::Own
 }
@@ -122,8 +124,8 @@ pub fn processes() -> Vec<u32> {
         .collect()
 }
 
-/// What [`OWNER_VARIABLE`] is for a program that this process starts: the owner, and the session in which both are:
-/// 0 where the session's leader is outside the PID namespace.
+/// What [`OWNER_VARIABLE`] is for a program that this process starts: the owner, and the session in
+/// which both are: 0 where the session's leader is outside the PID namespace.
 pub fn mark() -> String {
     format!(
         "{}/{}",
@@ -132,9 +134,9 @@ pub fn mark() -> String {
     )
 }
 
-/// The owner of a program that runs for one, by its environment. What such a program has left running for others, in
-/// a session of its own (the process that holds a user's namespaces, the name server of a network), has the same
-/// environment, and is not meant.
+/// The owner of a program that runs for one, by its environment. What such a program has left
+/// running for others, in a session of its own (the process that holds a user's namespaces, the
+/// name server of a network), has the same environment, and is not meant.
 pub fn owner_of(process: u32) -> Option<Owner> {
     let environment = fs::read(format!("/proc/{process}/environ")).ok()?;
     let mut variables = environment.split(|byte| *byte == 0);
@@ -191,7 +193,8 @@ fn namespace(process: &str) -> Option<u64> {
     text.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// Where the fields of proc_pid_stat(5) are that are read, counted from the one after the name (field 3).
+/// Where the fields of proc_pid_stat(5) are that are read, counted from the one after the name
+/// (field 3).
 const STATE: usize = 0;
 const SESSION: usize = 3;
 const START: usize = 19;

@@ -52,7 +52,8 @@ impl Pipe {
         Ok(Self(shared))
     }
 
-    /// What has come when the pipe ends, or after that time: somebody else may hold it open for ever.
+    /// What has come when the pipe ends, or after that time: somebody else may hold it open for
+    /// ever.
     pub fn what_came_within(self, time: Duration) -> Vec<u8> {
         let state = self.0.lock();
         let waited = self

@@ -62,7 +62,8 @@ fn a_program_that_leaves_something_running_does_not_hold_us_up() {
     );
 }
 
-/// A child that is left behind holds the pipes: what the program had printed was once taken as empty.
+/// A child that is left behind holds the pipes: what the program had printed was once taken as
+/// empty.
 #[test]
 fn what_has_arrived_is_used_when_something_left_running_holds_the_pipes() {
     assert_eq!(

@@ -1,5 +1,6 @@
-//! How registries are reached: credentials, certificates, patience. A secret is handed to a program as a file in
-//! memory that only that program has open: it is never an argument, and never on a disk.
+//! How registries are reached: credentials, certificates, patience. A secret is handed to a program
+//! as a file in memory that only that program has open: it is never an argument, and never on a
+//! disk.
 
 use std::fmt;
 use std::fs::File;
@@ -57,7 +58,8 @@ impl Access {
         self.for_architecture(platform.map(Platform::name))
     }
 
-    /// The same for what an image for `platform` is made of: of an index the one for that; an image alone as it is.
+    /// The same for what an image for `platform` is made of: of an index the one for that; an image
+    /// alone as it is.
     pub fn for_source_of(&self, platform: Option<&Platform>) -> Self {
         Self {
             takes_any_alone: true,

@@ -1,6 +1,6 @@
 //! Images in the storage of podman and buildah. It keeps layers unpacked and knows them by other
-//! digests than manifests do, which the proxy of skopeo 1.9 does not bridge: skopeo copies the image to a
-//! temporary layout.
+//! digests than manifests do, which the proxy of skopeo 1.9 does not bridge: skopeo copies the
+//! image to a temporary layout.
 
 use std::io::Read;
 

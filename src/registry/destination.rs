@@ -40,8 +40,8 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// The image's name in the layout or archive, or its tag in the registry; none where the destination itself is
-    /// a name.
+    /// The image's name in the layout or archive, or its tag in the registry; none where the
+    /// destination itself is a name.
     pub fn tag_mut(&mut self) -> Option<&mut Option<String>> {
         match self {
             Self::Layout { tag, .. } | Self::Archive { tag, .. } | Self::Stdout { tag } => {
@@ -134,7 +134,8 @@ pub fn storage_name(name: &str) -> Result<String> {
     };
     let whole = format!("{domain}/{rest}:{tag}");
     let fits = domain_fits(domain) && rest.split('/').all(part_fits) && tag_fits(tag);
-    // An id of an image is no name, and a longer name is refused (distribution/reference, NameTotalLengthMax).
+    // An id of an image is no name, and a longer name is refused (distribution/reference,
+    // NameTotalLengthMax).
     let is_id = rest.len() == 64 && rest.bytes().all(|b| b.is_ascii_hexdigit());
     if !fits || is_id || domain.len() + rest.len() >= 255 {
         bail!(
@@ -144,8 +145,8 @@ pub fn storage_name(name: &str) -> Result<String> {
     Ok(whole)
 }
 
-/// A part of a name (distribution/reference, "path-component"): letters and digits, with one of `.`, `_`, `__` or some `-`
-/// between them.
+/// A part of a name (distribution/reference, "path-component"): letters and digits, with one of
+/// `.`, `_`, `__` or some `-` between them.
 fn part_fits(part: &str) -> bool {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let between = part.trim_matches(is_word);

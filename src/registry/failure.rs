@@ -1,5 +1,6 @@
-//! Why an image could not be had or written, told apart: a caller may go on without an image that is not there, but
-//! not when a registry is out of reach. skopeo tells only in words, which are Go's and the registry's.
+//! Why an image could not be had or written, told apart: a caller may go on without an image that
+//! is not there, but not when a registry is out of reach. skopeo tells only in words, which are
+//! Go's and the registry's.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! Names of images in registries, as docker:// and registry: write them (containers-transports(5); the
-//! distribution specification, "Pulling manifests").
+//! Names of images in registries, as docker:// and registry: write them (containers-transports(5);
+//! the distribution specification, "Pulling manifests").
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! Images opened for reading, wherever they are. Manifests and configs are those that are stored, byte for byte;
-//! reading them fetches no layer.
+//! Images opened for reading, wherever they are. Manifests and configs are those that are stored,
+//! byte for byte; reading them fetches no layer.
 
 use std::fs;
 use std::io;
@@ -33,8 +33,8 @@ impl Image {
     /// Opens the image that `reference` names.
     ///
     /// # Errors
-    /// When there is none, it cannot be reached, or its manifest or config is damaged. What is worth telling apart is
-    /// a [`Failure`].
+    /// When there is none, it cannot be reached, or its manifest or config is damaged. What is
+    /// worth telling apart is a [`Failure`].
     pub fn open(reference: &Reference, access: &Access) -> Result<Self> {
         let context = || format!("opening the image {reference}");
         Self::open_inner(reference, access).with_context(context)
@@ -227,8 +227,8 @@ pub(super) fn open_here(reference: &Reference) -> Result<(Box<dyn Blobs>, Option
     Ok((blobs, tag))
 }
 
-/// A layout (or an archive) that is not there, or an empty directory for one, has no image: that is a failure of a
-/// kind of its own.
+/// A layout (or an archive) that is not there, or an empty directory for one, has no image: that is
+/// a failure of a kind of its own.
 fn require_there(path: &Utf8Path) -> Result<()> {
     let missing = |what| Failure::new(FailureKind::Missing, format!("{path} {what}")).into();
     match fs::metadata(path) {
@@ -304,8 +304,8 @@ fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descriptor, 
 
 type Opened = (Vec<(Descriptor, Checksum)>, Box<dyn Blobs>);
 
-/// The layers of what skopeo calls `name`. The storage of containers has them in another form than its manifests
-/// say: those of a copy are read then.
+/// The layers of what skopeo calls `name`. The storage of containers has them in another form than
+/// its manifests say: those of a copy are read then.
 fn blobs_elsewhere(name: &str, manifest: &Manifest, config: &ImageConfig) -> Result<Opened> {
     if Copied::is_for(name) {
         let copied = Copied::new(name)?;

@@ -150,8 +150,8 @@ impl Blobs for Proxy {
     }
 }
 
-/// A blob as its pieces arrive. Where the connection breaks it is asked for again, and what was handed on already
-/// is left out: whoever reads verifies the whole.
+/// A blob as its pieces arrive. Where the connection breaks it is asked for again, and what was
+/// handed on already is left out: whoever reads verifies the whole.
 struct BlobReader<'a> {
     proxy: &'a Proxy,
     digest: Checksum,

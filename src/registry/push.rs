@@ -1,6 +1,6 @@
-//! Images sent to registries. skopeo asks the registry for each blob before it wants it from the layout that it
-//! sends: what the registry has is neither sent nor needs to be there. Nothing counts as done before the registry
-//! has told the digest back.
+//! Images sent to registries. skopeo asks the registry for each blob before it wants it from the
+//! layout that it sends: what the registry has is neither sent nor needs to be there. Nothing
+//! counts as done before the registry has told the digest back.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -19,8 +19,8 @@ use crate::oci::read::Descriptor;
 use crate::process::Call;
 use crate::progress::Progress;
 
-/// Asks the registry for what is at `name`, so that a wrong password or a host that does not answer is known before
-/// any work. That nothing is there is fine.
+/// Asks the registry for what is at `name`, so that a wrong password or a host that does not answer
+/// is known before any work. That nothing is there is fine.
 ///
 /// # Errors
 /// With a [`Failure`], when it does not answer or refuses.
@@ -34,8 +34,9 @@ pub fn check_writable(name: &RegistryName, access: &Access) -> Result<()> {
     }
 }
 
-/// Sends the image, or the index with all its images, that `descriptor` names from a stage to `name`. Layers may be
-/// missing in the stage that the registry has. Gives the `layers` that were sent.
+/// Sends the image, or the index with all its images, that `descriptor` names from a stage to
+/// `name`. Layers may be missing in the stage that the registry has. Gives the `layers` that were
+/// sent.
 ///
 /// # Errors
 /// With a [`Failure`], when the registry does not have it afterwards.
@@ -89,8 +90,8 @@ fn send(stage: &Stage, name: &RegistryName, access: &Access, signing: &[String])
     )
 }
 
-/// Copies an image, or `all` that an index names, from one registry to another, as it is: what the second one has is
-/// not fetched from the first. Gives the digest.
+/// Copies an image, or `all` that an index names, from one registry to another, as it is: what the
+/// second one has is not fetched from the first. Gives the digest.
 ///
 /// # Errors
 /// With a [`Failure`], when the second registry does not have it afterwards.
@@ -144,8 +145,8 @@ fn run(call: Call, secret: Option<File>) -> Result<String> {
     .run()
 }
 
-/// Has `send` send an image with the digest `digest` to `name`. One that is to be signed is sent by its digest first, with its
-/// signature: a tag never names an image that could not be signed.
+/// Has `send` send an image with the digest `digest` to `name`. One that is to be signed is sent by
+/// its digest first, with its signature: a tag never names an image that could not be signed.
 fn send_signed<T>(
     name: &RegistryName,
     digest: Checksum,

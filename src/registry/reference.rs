@@ -114,7 +114,8 @@ impl FromStr for Reference {
     }
 }
 
-/// Whether `text` begins with a transport that images are read from; else it may name an image in a storage.
+/// Whether `text` begins with a transport that images are read from; else it may name an image in a
+/// storage.
 pub fn has_transport(text: &str) -> bool {
     const OTHERS: [&str; 5] = [
         "docker",

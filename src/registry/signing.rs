@@ -1,4 +1,5 @@
-//! Signatures of images in registries, which skopeo makes with a sigstore key: its options, and what its words mean.
+//! Signatures of images in registries, which skopeo makes with a sigstore key: its options, and
+//! what its words mean.
 
 use anyhow::Result;
 use camino::Utf8PathBuf;
@@ -16,7 +17,8 @@ pub struct Signing {
 }
 
 impl Signing {
-    /// The options by which skopeo signs an image that is to have the name `name`, wherever it sends it.
+    /// The options by which skopeo signs an image that is to have the name `name`, wherever it
+    /// sends it.
     pub(super) fn options(&self, name: &RegistryName) -> Result<Vec<String>> {
         let mut options = vec![
             "--sign-by-sigstore-private-key".to_owned(),
@@ -30,8 +32,8 @@ impl Signing {
         Ok(options)
     }
 
-    /// What is to be done about what skopeo `said` when it signed for the registry of `name`; none, when that is about
-    /// something else.
+    /// What is to be done about what skopeo `said` when it signed for the registry of `name`; none,
+    /// when that is about something else.
     pub(super) fn remedy(&self, said: &str, name: &RegistryName) -> Option<String> {
         let key = &self.key;
         let host = name.host();

@@ -1,4 +1,5 @@
-//! skopeo, called for one image in one registry: its options, its credentials, and another try where that may help.
+//! skopeo, called for one image in one registry: its options, its credentials, and another try
+//! where that may help.
 
 use std::time::Instant;
 
@@ -30,7 +31,8 @@ impl Side {
     }
 }
 
-/// The options by which a registry is reached. An authfile that is in memory comes as standard input.
+/// The options by which a registry is reached. An authfile that is in memory comes as standard
+/// input.
 pub(super) fn options(access: &Access, side: Side, has_secret: bool) -> Result<Vec<String>> {
     let mut options = Vec::new();
     if has_secret {

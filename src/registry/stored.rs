@@ -1,4 +1,5 @@
-//! Whole images as they are stored: manifests byte for byte, with all that an index names, to be copied.
+//! Whole images as they are stored: manifests byte for byte, with all that an index names, to be
+//! copied.
 
 use std::io::Read;
 

@@ -1,5 +1,5 @@
-//! What a program reads of some files, seen from outside: skopeo does not tell which layers it sends. It opens those
-//! that the registry lacks, and no others.
+//! What a program reads of some files, seen from outside: skopeo does not tell which layers it
+//! sends. It opens those that the registry lacks, and no others.
 
 use std::collections::{BTreeSet, HashMap};
 use std::mem::MaybeUninit;
@@ -26,7 +26,8 @@ pub struct Watched {
     pub path: Utf8PathBuf,
 }
 
-/// Runs `work`, tells `progress` of each layer that was read to its end meanwhile, and gives those that were opened.
+/// Runs `work`, tells `progress` of each layer that was read to its end meanwhile, and gives those
+/// that were opened.
 pub fn while_watched<T>(
     layers: &[Watched],
     progress: &dyn Progress,

@@ -274,7 +274,8 @@ pub fn difference_text(difference: &Difference) -> String {
             human_size(layer.size),
             why(layer)
         );
-        // In a plain image most files of an updated package have another time; a few of them are not worth names.
+        // In a plain image most files of an updated package have another time; a few of them are
+        // not worth names.
         let is_worth_names = layer.updated.is_empty() || layer.time_bytes >= layer.size / 10;
         let named = if is_worth_names {
             &layer.files[..]

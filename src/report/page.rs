@@ -1,8 +1,9 @@
 //! A page that shows an image, or the difference of two: one file that fetches nothing.
 //!
-//! The template, its style and its script (`page/`) are the same in every page; what is told of images comes in as JSON,
-//! in which no sign can end the element that holds it. The policy in the page lets exactly this script run, by its
-//! hash, and nothing be fetched. The script sets names as text only.
+//! The template, its style and its script (`page/`) are the same in every page; what is told of
+//! images comes in as JSON, in which no sign can end the element that holds it. The policy in the
+//! page lets exactly this script run, by its hash, and nothing be fetched. The script sets names as
+//! text only.
 
 use std::collections::HashMap;
 

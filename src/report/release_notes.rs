@@ -1,4 +1,5 @@
-//! An update as release notes in Markdown. Names and changelogs are others' words: none of them becomes markup.
+//! An update as release notes in Markdown. Names and changelogs are others' words: none of them
+//! becomes markup.
 
 use std::fmt::Write;
 

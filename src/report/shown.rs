@@ -1,6 +1,6 @@
-//! What others have named, as a terminal may see it. Names of files, packages and components, labels and
-//! dates of images come from whoever made them: a character that moves the cursor, or turns the
-//! direction of text around, would make a terminal show what is not there.
+//! What others have named, as a terminal may see it. Names of files, packages and components,
+//! labels and dates of images come from whoever made them: a character that moves the cursor, or
+//! turns the direction of text around, would make a terminal show what is not there.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -37,9 +37,9 @@ fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Whether a character is shown as itself, and changes nothing that is shown beside it: no control (C0, DEL,
-/// C1), no line or paragraph separator, nothing that has no width or turns the direction of text
-/// (Unicode, UAX 9).
+/// Whether a character is shown as itself, and changes nothing that is shown beside it: no control
+/// (C0, DEL, C1), no line or paragraph separator, nothing that has no width or turns the direction
+/// of text (Unicode, UAX 9).
 pub(super) fn is_text(c: char) -> bool {
     let is_hidden = matches!(
         c,

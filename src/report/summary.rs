@@ -55,8 +55,8 @@ pub fn imported_line(imported: &Imported) -> String {
     }
 }
 
-/// Which layers two images share, in the words of rpm-ostree's `--compare-with-build`: `old` has digests and
-/// sizes.
+/// Which layers two images share, in the words of rpm-ostree's `--compare-with-build`: `old` has
+/// digests and sizes.
 pub fn comparison(old: &[(String, u64)], new: &[LayerSummary]) -> String {
     let count = |name: &str, sizes: Vec<u64>| {
         let total = human_size(sizes.iter().sum());

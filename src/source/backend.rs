@@ -71,7 +71,8 @@ impl Backend {
         self.kind
     }
 
-    /// Fills in a row of the table. What is filled in is never looked at again: it may be a user's words.
+    /// Fills in a row of the table. What is filled in is never looked at again: it may be a user's
+    /// words.
     fn unlimited(&self, template: &'static [&'static str], about: About<'_>) -> Call {
         let mut call = Call::new(self.kind.program(), [""; 0])
             .patience(PATIENCE)
@@ -121,8 +122,8 @@ impl Backend {
         Ok(Inspected { id, config })
     }
 
-    /// The config of an image as it is, by skopeo where that is there: podman leaves fields out when it inspects
-    /// (OnBuild, Shell).
+    /// The config of an image as it is, by skopeo where that is there: podman leaves fields out
+    /// when it inspects (OnBuild, Shell).
     fn whole_config(&self, id: &str) -> Option<String> {
         let image = format!("containers-storage:@{id}");
         let call = Call::new("skopeo", ["inspect", "--raw", "--config"]).operand(image);
@@ -174,8 +175,8 @@ impl Backend {
         .map(drop)
     }
 
-    /// Takes the image of the layout that has that name in `directory` into the storage and gives it the name
-    /// `name`. Nothing else there may be called `localhost/LAYOUT`.
+    /// Takes the image of the layout that has that name in `directory` into the storage and gives
+    /// it the name `name`. Nothing else there may be called `localhost/LAYOUT`.
     ///
     /// # Errors
     /// When the backend fails.
@@ -202,7 +203,8 @@ impl Backend {
         self.call(of.untag, about).run().map(drop)
     }
 
-    /// The call that builds an image and writes its id to `iidfile`; options and the context are to be added.
+    /// The call that builds an image and writes its id to `iidfile`; options and the context are to
+    /// be added.
     pub fn build(&self, iidfile: &str) -> Call {
         let about = About {
             file: iidfile,
@@ -468,8 +470,8 @@ mod tests {
         assert_eq!(call, "buildah mount c1");
     }
 
-    /// `--build-arg 'FMT={name}: {version} in {file}'` once became a label with a temporary file's path, and
-    /// `--target '{name}'` built another stage.
+    /// `--build-arg 'FMT={name}: {version} in {file}'` once became a label with a temporary file's
+    /// path, and `--target '{name}'` built another stage.
     #[test]
     fn what_is_filled_in_is_not_a_template() {
         let backend = Backend::new(Kind::Podman, Duration::from_secs(1));

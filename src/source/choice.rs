@@ -95,8 +95,8 @@ impl Backends {
     }
 }
 
-/// Whether this is a container (podman, buildah and docker leave a file that says so) to which a storage of images
-/// is bound that may be another podman's.
+/// Whether this is a container (podman, buildah and docker leave a file that says so) to which a
+/// storage of images is bound that may be another podman's.
 fn shares_storage() -> bool {
     const MARKS: [&str; 2] = ["/run/.containerenv", "/.dockerenv"];
     const STORAGE: [&str; 2] = ["/var/lib/containers", "/var/lib/containers/storage"];

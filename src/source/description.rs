@@ -12,7 +12,8 @@ pub enum Kind {
     Buildah,
 }
 
-/// How a program is called. `{image}`, `{name}` (of a container) and `{file}` stand for what a call is about.
+/// How a program is called. `{image}`, `{name}` (of a container) and `{file}` stand for what a call
+/// is about.
 pub struct Description {
     pub program: &'static str,
     pub inspect_image: &'static [&'static str],

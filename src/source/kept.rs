@@ -10,10 +10,12 @@ use super::record::Counted;
 use super::{find_container, find_image};
 use crate::process::Owner;
 
-/// How the names of containers go on in which an image stays mounted; its id, who made it and a number follow.
+/// How the names of containers go on in which an image stays mounted; its id, who made it and a
+/// number follow.
 const KEPT: &str = "kept-";
 
-/// Mounts an image. [`Mounted::keep`] makes it stay until it is released; else it goes with the value.
+/// Mounts an image. [`Mounted::keep`] makes it stay until it is released; else it goes with the
+/// value.
 ///
 /// # Errors
 /// When there is no such image, or the backend fails; nothing is left mounted then.
@@ -32,7 +34,8 @@ pub fn mount_image(backends: &Backends, name: &str) -> Result<Mounted> {
     mount().with_context(|| format!("mounting the image {name} with {}", backend.kind()))
 }
 
-/// Mounts a container. [`Mounted::keep`] makes it stay until it is released; else it goes with the value.
+/// Mounts a container. [`Mounted::keep`] makes it stay until it is released; else it goes with the
+/// value.
 ///
 /// # Errors
 /// As [`mount_image`].
@@ -47,8 +50,8 @@ fn name_begin(id: &str) -> String {
     format!("{TEMPORARY}{KEPT}{short}-")
 }
 
-/// Undoes one [`mount_image`] or [`mount_container`] that was kept, named by the image, the container, or the
-/// path at which it is mounted.
+/// Undoes one [`mount_image`] or [`mount_container`] that was kept, named by the image, the
+/// container, or the path at which it is mounted.
 ///
 /// # Errors
 /// When nothing of that name is mounted, or the backend fails.

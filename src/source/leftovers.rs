@@ -45,7 +45,8 @@ impl Leftovers {
     }
 }
 
-/// Removes what killed processes of this program have left in the storage of any backend that is there.
+/// Removes what killed processes of this program have left in the storage of any backend that is
+/// there.
 ///
 /// # Errors
 /// When a backend cannot tell what there is.
@@ -138,7 +139,8 @@ fn end_programs(found: &mut Leftovers) {
             tracing::debug!("ending {left:?} after {after:?}");
             for process in left {
                 if let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) {
-                    // It leads a group with what it has started, or is of such a one. It may have ended by itself.
+                    // It leads a group with what it has started, or is of such a one. It may have
+                    // ended by itself.
                     let _ = kill_process_group(pid, signal).or_else(|_| kill_process(pid, signal));
                     if signal == Signal::TERM {
                         found.removed.push(format!("process {process}"));

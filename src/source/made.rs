@@ -32,8 +32,8 @@ pub struct BuildOptions {
 }
 
 impl BuildOptions {
-    /// Adds the options and the context to a call that builds. What a user gives to the build is told by its name
-    /// alone: its value may be a secret.
+    /// Adds the options and the context to a call that builds. What a user gives to the build is
+    /// told by its name alone: its value may be a secret.
     fn add_to(&self, call: Call, file: Option<&Utf8Path>) -> Call {
         let mut call = call;
         if let Some(file) = file {
@@ -67,14 +67,16 @@ impl BuildOptions {
             };
             call = call.hidden(option, shown);
         }
-        // A directory may have a name that the backend would take for an option, or for standard input.
+        // A directory may have a name that the backend would take for an option, or for standard
+        // input.
         call.word(match self.context.as_str().starts_with('-') {
             true => format!("./{}", self.context),
             false => self.context.to_string(),
         })
     }
 
-    /// Where the Containerfile is that is named: seen from here, else in the context, as the backends look for it.
+    /// Where the Containerfile is that is named: seen from here, else in the context, as the
+    /// backends look for it.
     fn find_file(&self) -> Result<Option<Utf8PathBuf>> {
         let Some(file) = &self.file else {
             return Ok(None);

@@ -98,7 +98,8 @@ fn parse(config: &str) -> Result<BaseConfig> {
     BaseConfig::parse(config.as_bytes()).context("reading its config")
 }
 
-/// Describes an image, after fetching it if need be. The name may have the transport of the storage or of a registry.
+/// Describes an image, after fetching it if need be. The name may have the transport of the storage
+/// or of a registry.
 fn find_image(backend: &Backend, name: &str) -> Result<Inspected> {
     let name = ["containers-storage:", "docker://"]
         .iter()

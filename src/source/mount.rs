@@ -42,7 +42,8 @@ impl Mounted {
         let Ok(()) = undo.disarm_with(forget);
     }
 
-    /// Mounts the image with that id: read-only where the backend can, else through a container that is never run.
+    /// Mounts the image with that id: read-only where the backend can, else through a container
+    /// that is never run.
     ///
     /// # Errors
     /// When the backend fails, or the mount cannot be seen from here; everything is undone then.
@@ -83,8 +84,8 @@ impl Mounted {
         Self::counted(backend, backend.mount(name), counted, &Outcome::default())
     }
 
-    /// Makes a mount that the backend counts. It is on record before it is made, for the case that nobody is
-    /// left to undo it, and the backend itself writes what it made to that record.
+    /// Makes a mount that the backend counts. It is on record before it is made, for the case that
+    /// nobody is left to undo it, and the backend itself writes what it made to that record.
     fn counted(backend: &Backend, call: Call, what: Counted, outcome: &Outcome) -> Result<Self> {
         let record = Record::new(backend.kind(), what.clone());
         let called = format!("the mount of {what}");
@@ -172,7 +173,8 @@ pub fn left_alone(backend: &Backend, what: &Counted) -> String {
     )
 }
 
-/// Whether a mount has been made that is to be undone: by how the call ended, or by what it said of it.
+/// Whether a mount has been made that is to be undone: by how the call ended, or by what it said of
+/// it.
 fn made(outcome: &Outcome, record: &Record) -> Made {
     match (outcome.is_started(), outcome.is_success()) {
         (false, _) => Made::No,
@@ -190,8 +192,8 @@ fn undoing(backend: &Backend, what: &Counted) -> Call {
     }
 }
 
-/// Undoes the mount of a record. What the backend says of that goes beside the record, so that the mount is not
-/// undone a second time when this process is killed before the record goes.
+/// Undoes the mount of a record. What the backend says of that goes beside the record, so that the
+/// mount is not undone a second time when this process is killed before the record goes.
 pub fn undo_recorded(backend: &Backend, record: &Record) -> Result<()> {
     let backend = backend.within(UNDO_LIMIT);
     let call = match record.mounted() {

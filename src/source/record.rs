@@ -1,7 +1,8 @@
 //! Mounts that a backend only counts cannot carry a name, so that each of ours is on record in a
-//! file, from before it is made until after it is undone: what a killed process left is found there. The backend
-//! prints the path of a mount when it has made it, and does so into a file beside the record: so the mount is known
-//! to have been made, or not, whoever of both is killed when. Where it is not known, the mount is left alone.
+//! file, from before it is made until after it is undone: what a killed process left is found
+//! there. The backend prints the path of a mount when it has made it, and does so into a file
+//! beside the record: so the mount is known to have been made, or not, whoever of both is killed
+//! when. Where it is not known, the mount is left alone.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -82,8 +83,8 @@ impl Record {
         }
     }
 
-    /// Writes it, and gives the file that is to have what the backend prints. Where that cannot be done, only what a
-    /// SIGKILL leaves behind is not found again.
+    /// Writes it, and gives the file that is to have what the backend prints. Where that cannot be
+    /// done, only what a SIGKILL leaves behind is not found again.
     pub fn write(&self) -> Option<Utf8PathBuf> {
         let write = || -> Result<Utf8PathBuf> {
             let path = self.path.as_ref().context("there is no directory for it")?;
@@ -96,7 +97,8 @@ impl Record {
         told.ok()
     }
 
-    /// Whether what is on record has been made, by what the backend has printed: the path, at its very end.
+    /// Whether what is on record has been made, by what the backend has printed: the path, at its
+    /// very end.
     pub fn made(&self) -> Made {
         let Some(path) = &self.path else {
             return Made::Unknown;
@@ -125,7 +127,8 @@ impl Record {
         }
     }
 
-    /// The file that is to have what the backend prints when it undoes the mount (the name or id of what it was).
+    /// The file that is to have what the backend prints when it undoes the mount (the name or id of
+    /// what it was).
     pub fn undoing_output(&self) -> Option<Utf8PathBuf> {
         let path = self.path.as_ref().filter(|path| path.is_file())?;
         Some(undoing_beside(path))

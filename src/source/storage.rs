@@ -15,7 +15,8 @@ use crate::process::{Call, NotThere, Owner};
 /// # Errors
 /// When none of them is there, or it fails.
 pub fn store_layout(path: &Utf8Path, name: &str) -> Result<()> {
-    // Named as seen from its parent: in a transport's reference a colon in the path would begin the tag.
+    // Named as seen from its parent: in a transport's reference a colon in the path would begin the
+    // tag.
     let (parent, name_of_layout) = match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => (parent, name),
         _ => (path, "."),
@@ -39,8 +40,9 @@ pub fn store_layout(path: &Utf8Path, name: &str) -> Result<()> {
     store().with_context(|| format!("storing the image as {name}"))
 }
 
-/// The backend names what it pulls after the layout's path, in place of what had that name; so it is shown the
-/// layout at a path that only this process has, which can be a name (lower case, no dot at the beginning).
+/// The backend names what it pulls after the layout's path, in place of what had that name; so it
+/// is shown the layout at a path that only this process has, which can be a name (lower case, no
+/// dot at the beginning).
 fn pull_layout(backend: &Backend, parent: &Utf8Path, layout: &str, name: &str) -> Result<()> {
     let own = format!("apt-ostree-helper-{}", Owner::this_process());
     let link = parent.join(&own);

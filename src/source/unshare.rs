@@ -1,6 +1,6 @@
 //! An ordinary user's images can only be mounted, and their owners only be seen, in the user
-//! namespace of podman or buildah. The program starts itself again in there and stays outside: the one
-//! inside ends when the one outside does, and the one outside waits until that has cleaned up.
+//! namespace of podman or buildah. The program starts itself again in there and stays outside: the
+//! one inside ends when the one outside does, and the one outside waits until that has cleaned up.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

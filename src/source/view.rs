@@ -1,5 +1,6 @@
-//! A root filesystem that can be changed while the one that it shows stays as it is: an overlay over it, or where none can
-//! be mounted a copy, whose files share their blocks where the file system can do that.
+//! A root filesystem that can be changed while the one that it shows stays as it is: an overlay
+//! over it, or where none can be mounted a copy, whose files share their blocks where the file
+//! system can do that.
 
 use std::ffi::CString;
 use std::fs;
@@ -118,7 +119,8 @@ fn remove(dir: &Utf8Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the views of processes that have ended; gives what was removed, and what could not be, with the reason.
+/// Removes the views of processes that have ended; gives what was removed, and what could not be,
+/// with the reason.
 ///
 /// # Errors
 /// When there is no directory for temporary files.

@@ -1,5 +1,5 @@
-//! The containers in which a backend builds an image. It removes them when it is done; ended
-//! by a signal, it leaves them mounted, with what runs in them. They cannot be named, so a build of ours
+//! The containers in which a backend builds an image. It removes them when it is done; ended by a
+//! signal, it leaves them mounted, with what runs in them. They cannot be named, so a build of ours
 //! has a host name of its own in its list of hosts, which the backend keeps with each of them.
 
 use std::fs;
@@ -94,7 +94,8 @@ impl Working {
         remove(backend, &self.name)
     }
 
-    /// Kills the processes whose root directory is the container's, and tells whether there were any.
+    /// Kills the processes whose root directory is the container's, and tells whether there were
+    /// any.
     fn end_processes(&self) -> bool {
         let Ok(root) = fs::metadata(&self.mountpoint) else {
             return false;

@@ -59,7 +59,8 @@ pub struct TreeBuilder {
 
 impl TreeBuilder {
     /// Starts a tree of what is on a disk with its root directory, which takes the id
-    /// [`EntryId::ROOT`] and keeps it. Attributes stay that are content of an image and have a value.
+    /// [`EntryId::ROOT`] and keeps it. Attributes stay that are content of an image and have a
+    /// value.
     pub fn new(root: Metadata) -> Self {
         Self::starting(root, false)
     }

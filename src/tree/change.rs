@@ -16,9 +16,9 @@ pub struct DirectoryMetadata {
 }
 
 impl Tree {
-    /// Makes root the owner of everything, takes special bits, write access of others and attributes away: what
-    /// `ostree commit --canonical-permissions --no-xattrs` does, and a repository of mode
-    /// `bare-user-only` can hold.
+    /// Makes root the owner of everything, takes special bits, write access of others and
+    /// attributes away: what `ostree commit --canonical-permissions --no-xattrs` does, and a
+    /// repository of mode `bare-user-only` can hold.
     pub fn make_canonical(&mut self) {
         for entry in &mut self.entries {
             (entry.uid, entry.gid, entry.xattrs) = (0, 0, 0);

@@ -87,8 +87,8 @@ impl Directory {
         Ok(Some(content))
     }
 
-    /// The names in the directory at `path` on disk, sorted; none when there is no directory. No link
-    /// is followed, and names that are not UTF-8 are left out.
+    /// The names in the directory at `path` on disk, sorted; none when there is no directory. No
+    /// link is followed, and names that are not UTF-8 are left out.
     ///
     /// # Errors
     /// When it cannot be read.

@@ -1,5 +1,5 @@
-//! A tree of what somebody else has read (the layers of an image), by the rules of [`super::scan`]: so that a rootfs
-//! is the same tree, wherever it is read from.
+//! A tree of what somebody else has read (the layers of an image), by the rules of [`super::scan`]:
+//! so that a rootfs is the same tree, wherever it is read from.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,8 @@ use super::{EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder};
 /// One file, link, directory or special file.
 #[derive(Debug)]
 pub struct Listed<'a> {
-    /// What it is like. Attributes are as a disk has them: those that are no content go, hints are understood.
+    /// What it is like. Attributes are as a disk has them: those that are no content go, hints are
+    /// understood.
     pub metadata: Metadata,
     /// Where a symbolic link points.
     pub target: &'a [u8],
@@ -49,8 +50,8 @@ impl<'f> ListedTree<'f> {
         }
     }
 
-    /// Adds what is at `path` (from the root, no leading slash), after the directory that it is in and all that
-    /// is in that directory before it. Tells whether it is in the tree.
+    /// Adds what is at `path` (from the root, no leading slash), after the directory that it is in
+    /// and all that is in that directory before it. Tells whether it is in the tree.
     ///
     /// # Errors
     /// When the tree becomes too large.
@@ -102,7 +103,8 @@ impl<'f> ListedTree<'f> {
         Ok(true)
     }
 
-    /// The tree, and for each entry in the order in which they were added (the root first) its place there.
+    /// The tree, and for each entry in the order in which they were added (the root first) its
+    /// place there.
     ///
     /// # Errors
     /// When there are entries that no image can hold; `name` is what the user calls the whole.

@@ -91,9 +91,9 @@ impl Tree {
         Ok((at, links))
     }
 
-    /// Where link `id` leads in the end, and how many links that took. What was found once is remembered:
-    /// however many paths lead through a link, its target is walked along [`LINKS`] times at most, and once
-    /// where it leads anywhere.
+    /// Where link `id` leads in the end, and how many links that took. What was found once is
+    /// remembered: however many paths lead through a link, its target is walked along [`LINKS`]
+    /// times at most, and once where it leads anywhere.
     fn follow_within(
         &self,
         id: EntryId,

@@ -17,8 +17,8 @@ pub fn is_overlay(dir: &Dir) -> bool {
     rustix::fs::fstatfs(dir).is_ok_and(|found| found.f_type as u64 == OVERLAYFS_SUPER_MAGIC)
 }
 
-/// Whether something is mounted at `name` in `dir`, be it on a file: the device does not tell with bind
-/// mounts (statx(2), `STATX_ATTR_MOUNT_ROOT`, Linux 5.8).
+/// Whether something is mounted at `name` in `dir`, be it on a file: the device does not tell with
+/// bind mounts (statx(2), `STATX_ATTR_MOUNT_ROOT`, Linux 5.8).
 pub fn is_root_of_mount(dir: &Dir, name: &str) -> bool {
     is_root(dir.as_fd(), name)
 }

@@ -61,7 +61,8 @@ impl Odd {
         let room = u64::try_from(stat.st_blocks)
             .unwrap_or(0)
             .saturating_mul(512);
-        // What lacks room may also be compressed by the file system: the holes themselves are counted.
+        // What lacks room may also be compressed by the file system: the holes themselves are
+        // counted.
         if room.saturating_add(SPARSE) < size {
             let holes = holes(dir, name, size);
             if holes > 0 {
@@ -83,7 +84,8 @@ impl Odd {
         }
     }
 
-    /// The stores of containers, each with what to do, for the list of faults: an overlay's whiteouts are devices.
+    /// The stores of containers, each with what to do, for the list of faults: an overlay's
+    /// whiteouts are devices.
     pub fn stores(&self) -> impl Iterator<Item = String> + '_ {
         self.stores.iter().map(|path| {
             format!(

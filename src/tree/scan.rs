@@ -21,15 +21,16 @@ use super::odd::Odd;
 use super::{EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder, Xattrs};
 
 /// The mode that containers-storage gives the root of every overlay, whatever the image says (its
-/// `drivers/overlay`, `defaultPerms`); on vfs the root is as the image has it. Debian's is 0755 (base-files).
+/// `drivers/overlay`, `defaultPerms`); on vfs the root is as the image has it. Debian's is 0755
+/// (base-files).
 const STORAGE_ROOT: u32 = 0o555;
 
 /// Reads the tree below the directory at `path`, without the content of files. Where there is
 /// only `/usr/etc`, as in a checkout of a commit, the tree has it as `/etc`.
 ///
 /// # Errors
-/// When `path` is no readable directory; when an entry cannot be part of an image (a
-/// special file, a name or link target that is not UTF-8, a `.wh.` name): up to ten such entries are named.
+/// When `path` is no readable directory; when an entry cannot be part of an image (a special file,
+/// a name or link target that is not UTF-8, a `.wh.` name): up to ten such entries are named.
 pub fn scan(path: &Utf8Path, filter: &Filter) -> Result<(Tree, Directory)> {
     let handle = open_root(path)?;
     let stat = rustix::fs::fstat(&handle).with_context(|| format!("reading rootfs {path}"))?;
@@ -287,8 +288,9 @@ fn shown(path: &Utf8Path, name: &OsStr) -> String {
     }
 }
 
-/// Whether an empty file is the mark or the stub of a container runtime, by its owner and mode: docker's mark, or
-/// the file that buildah and runc make (with mode 0755, which nobody else gives it) to mount their own over.
+/// Whether an empty file is the mark or the stub of a container runtime, by its owner and mode:
+/// docker's mark, or the file that buildah and runc make (with mode 0755, which nobody else gives
+/// it) to mount their own over.
 pub(super) fn is_injected(path: &Utf8Path, (uid, permissions): (u32, u32)) -> bool {
     const STUBS: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
     uid == 0 && (path == ".dockerenv" || permissions == 0o755 && STUBS.contains(&path.as_str()))

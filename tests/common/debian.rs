@@ -223,7 +223,8 @@ pub fn scratch_in_memory() -> TempDir {
     made.unwrap_or_else(|_| super::scratch())
 }
 
-/// Checks all items, as many at a time as there are processors; `check` has a number of its own then.
+/// Checks all items, as many at a time as there are processors; `check` has a number of its own
+/// then.
 pub fn side_by_side<T: Sync>(items: &[T], check: impl Fn(usize, &T) + Sync) {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -238,7 +239,8 @@ pub fn side_by_side<T: Sync>(items: &[T], check: impl Fn(usize, &T) + Sync) {
     });
 }
 
-/// The checksums of what must not be lost, whatever happens: all but what `finalize` removes or writes anew.
+/// The checksums of what must not be lost, whatever happens: all but what `finalize` removes or
+/// writes anew.
 pub fn kept(rootfs: &Rootfs) -> BTreeSet<String> {
     let dropped = [
         "made by a package script",

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// The script. `$FAKE` is its directory: `calls` has a line a call; `mounts` and `containers` a line each;
-/// `on-CALL` is what a call does instead of its work.
+/// The script. `$FAKE` is its directory: `calls` has a line a call; `mounts` and `containers` a
+/// line each; `on-CALL` is what a call does instead of its work.
 pub const SCRIPT: &str = r#"#!/bin/sh
 echo "${0##*/} $*" >>"$FAKE/calls"
 id=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef

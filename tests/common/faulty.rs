@@ -29,7 +29,8 @@ pub struct Held {
     pub let_go: AtomicBool,
 }
 
-/// The next `times` requests of that method whose path has that part are at fault, after `spared` are not.
+/// The next `times` requests of that method whose path has that part are at fault, after `spared`
+/// are not.
 pub struct Rule {
     pub method: &'static str,
     pub part: &'static str,

@@ -154,8 +154,8 @@ pub fn sha256(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// A path of a file system: kind (`d`, `f` or `l`), mode (0 for links), owner, group, checksum of the
-/// content or target, attributes.
+/// A path of a file system: kind (`d`, `f` or `l`), mode (0 for links), owner, group, checksum of
+/// the content or target, attributes.
 pub type Node = (char, u32, u64, u64, String, Xattrs);
 
 /// A file system by paths; the root is the empty path.

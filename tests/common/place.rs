@@ -147,7 +147,8 @@ pub fn checksum(path: &str) -> String {
     name.split('.').next().unwrap().to_owned()
 }
 
-/// The first layer with an object of a kind that `wanted` takes; gives the layer, header position, checksum and size.
+/// The first layer with an object of a kind that `wanted` takes; gives the layer, header position,
+/// checksum and size.
 pub fn find(
     image: &ImageWriter,
     extension: &str,

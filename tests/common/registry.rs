@@ -216,7 +216,8 @@ fn bcrypt(password: &str) -> String {
     line.trim().strip_prefix("u:").unwrap().to_owned()
 }
 
-/// An authority of its own, and a certificate of it for 127.0.0.1: directory for `--cert-dir`, certificate, key.
+/// An authority of its own, and a certificate of it for 127.0.0.1: directory for `--cert-dir`,
+/// certificate, key.
 pub fn certificates(dir: &Path) -> (PathBuf, PathBuf, PathBuf) {
     let script = r#"
         cd "$1"; mkdir -p trusted

@@ -246,7 +246,8 @@ pub fn odd_rootfs(path: PathBuf) -> Rootfs {
     rootfs
 }
 
-/// What the kernel stores for the default ACL of a directory: `u::rwx,u:1000:r-x,g::r-x,m::r-x,o::r-x`.
+/// What the kernel stores for the default ACL of a directory:
+/// `u::rwx,u:1000:r-x,g::r-x,m::r-x,o::r-x`.
 pub const DEFAULT_ACL: [u8; 44] = [
     2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 5, 0, 0xe8, 3, 0, 0, 4, 0, 5, 0, 255, 255,
     255, 255, 16, 0, 5, 0, 255, 255, 255, 255, 32, 0, 5, 0, 255, 255, 255, 255,

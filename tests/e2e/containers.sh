@@ -2,7 +2,7 @@
 # Every way in which people get at an image or a container, with podman and buildah, on overlay and
 # vfs, as root and as an ordinary user; and that nothing is left behind, whatever ends us.
 #
-#   AOH_CONTAINERS_SUITE=sid  with that Debian suite's podman, buildah and skopeo, in that suite's root
+#   AOH_CONTAINERS_SUITE=sid  with the podman, buildah and skopeo of that suite, in its root
 #   AOH_CONTAINERS_FLOWS=...  these flows only (the functions flow_* below)
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
@@ -129,7 +129,8 @@ config() {
 
 # --- the flows ----------------------------------------------------------------------------------
 
-# An image of the storage: the layers of the rootfs it is, the config it has, by both backends the same bytes.
+# An image of the storage: the layers of the rootfs it is, the config it has, by both backends the
+# same bytes.
 flow_from() {
     local backend path expected digests=()
     path=$("$helper" mount --backend podman "$base")
@@ -326,14 +327,16 @@ flow_nested() {
     podman rmi localhost/nested:1 >/dev/null
 }
 
-# nested_ended SIGNAL OPTION...: as process 1 of a container, which knows only the signals it has asked for.
+# nested_ended SIGNAL OPTION...: as process 1 of a container, which knows only the signals it has
+# asked for.
 nested_ended() {
     local signal=$1 tries status
     shift
     podman run --name aoh-nested "$@" --cap-add=sys_admin,mknod localhost/nested:1 apt-ostree-helper build -q --from "$base" \
         --compression zstd --compression-level 19 -o oci:/out/ended >"$place/messages" 2>&1 &
     job=$!
-    # The container in which it mounts is on record in the run directory of the inner buildah, and not to be seen here.
+    # The container in which it mounts is on record in the run directory of the inner buildah, and
+    # not to be seen here.
     for ((tries = 0; tries < 300; tries++)); do
         [[ -z $(find "$place/out" -name '.apt-ostree-helper-*') ]] || break
         sleep 0.1

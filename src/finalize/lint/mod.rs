@@ -1,5 +1,5 @@
-//! What would keep a system from booting, updating or being the same each time: what bootc's own lint says, what
-//! Debian adds to it, and what `finalize` would still do. Nothing is changed.
+//! What would keep a system from booting, updating or being the same each time: what bootc's own
+//! lint says, what Debian adds to it, and what `finalize` would still do. Nothing is changed.
 
 mod boot;
 mod names;

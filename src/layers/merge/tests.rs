@@ -23,8 +23,8 @@ impl Keeper for Sums {
     }
 }
 
-/// A layer of members; a name alone is an empty file, `NAME/` a directory, `NAME=TARGET` a hard link,
-/// `NAME>TARGET` a symbolic one.
+/// A layer of members; a name alone is an empty file, `NAME/` a directory, `NAME=TARGET` a hard
+/// link, `NAME>TARGET` a symbolic one.
 fn layer(members: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<u8> {
     let mut writer = TarWriter::new(Vec::new());
     for member in members {

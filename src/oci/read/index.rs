@@ -9,9 +9,9 @@ use super::manifest::{Descriptor, is_index, names_image};
 use crate::oci::Platform;
 use crate::oci::layout::REF_NAME;
 
-/// The image in the `index.json` of a layout that is called `tag`; without a tag the only one, as skopeo
-/// chooses it, or the only one that has none. It may be an index in turn. Where one tag, or none, has several
-/// images, `architecture` decides as in [`choose_platform`].
+/// The image in the `index.json` of a layout that is called `tag`; without a tag the only one, as
+/// skopeo chooses it, or the only one that has none. It may be an index in turn. Where one tag, or
+/// none, has several images, `architecture` decides as in [`choose_platform`].
 ///
 /// # Errors
 /// When there is no such image or no tag to choose one of several; the tags there are follow.

@@ -8,12 +8,13 @@ use crate::limits;
 const SHOWN: usize = 200;
 
 /// The path inside the root that a member's name stands for, as podman and other runtimes take it:
-/// without a leading slash (kaniko writes one), `.` components, doubled or trailing slashes, and with
-/// each `..` taking the component before it away, whatever that is. The root itself is the empty path.
+/// without a leading slash (kaniko writes one), `.` components, doubled or trailing slashes, and
+/// with each `..` taking the component before it away, whatever that is. The root itself is the
+/// empty path.
 ///
 /// # Errors
-/// When the name is empty, not UTF-8, has a NUL in it, is longer than a path can be, or leads out of
-/// the root.
+/// When the name is empty, not UTF-8, has a NUL in it, is longer than a path can be, or leads out
+/// of the root.
 pub fn clean_path(raw: &[u8]) -> Result<String> {
     let name = std::str::from_utf8(raw).ok();
     let name = name.with_context(|| format!("the name '{}' is not UTF-8", show(raw)))?;

@@ -14,8 +14,8 @@ use crate::checksum::Checksum;
 use crate::ostree::objects::{ContentObjects, content_header};
 use crate::tree::{Contents, EntryId, Tree};
 
-/// Opens the content of the files of a commit's tree. What has been read to the end was what the object's
-/// name says; everything else is an error.
+/// Opens the content of the files of a commit's tree. What has been read to the end was what the
+/// object's name says; everything else is an error.
 pub struct StoredContents {
     path: Utf8PathBuf,
     objects: ContentObjects,

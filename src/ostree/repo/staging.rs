@@ -1,5 +1,6 @@
-//! The directory in which libostree keeps what a transaction has written: it tells nobody whose it is, and
-//! one that a killed process has left it takes for the next transaction, with all that is in it.
+//! The directory in which libostree keeps what a transaction has written: it tells nobody whose it
+//! is, and one that a killed process has left it takes for the next transaction, with all that is
+//! in it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -9,10 +10,12 @@ use rustix::fs::{FlockOperation, fcntl_lock, flock};
 
 use crate::undo::remove_tree;
 
-/// By this file in it a staging directory is known as one of ours. libostree looks at directories only.
+/// By this file in it a staging directory is known as one of ours. libostree looks at directories
+/// only.
 const OURS: &str = "apt-ostree-helper";
 
-/// The one that a transaction of this process has, in the repository at `path`; only the kernel tells.
+/// The one that a transaction of this process has, in the repository at `path`; only the kernel
+/// tells.
 pub(super) fn staging_directory(path: &Utf8Path) -> Option<Utf8PathBuf> {
     let prefix = path.canonicalize_utf8().ok()?.join("tmp/staging-");
     let files = fs::read_dir("/proc/self/fd").ok()?.flatten();
@@ -32,7 +35,8 @@ pub(super) fn lock_of(staging: &Utf8Path) -> Utf8PathBuf {
     Utf8PathBuf::from(format!("{staging}-lock"))
 }
 
-/// Removes those of ours that nobody uses any more, and locks of what is gone. That one stays is no failure.
+/// Removes those of ours that nobody uses any more, and locks of what is gone. That one stays is no
+/// failure.
 pub(super) fn remove_killed(path: &Utf8Path) {
     let entries = fs::read_dir(path.join("tmp"))
         .into_iter()

@@ -22,19 +22,20 @@ use crate::undo::{Undo, remove_tree};
 /// Files up to this size are written from memory, in bytes.
 const SMALL: u64 = 128 * 1024;
 
-/// Objects on their way into a repository. Dropped without [`Transaction::commit`], it leaves the repository as
-/// it was.
+/// Objects on their way into a repository. Dropped without [`Transaction::commit`], it leaves the
+/// repository as it was.
 pub struct Transaction<'a> {
     repository: &'a Repository,
-    /// Removes what was written so far, also when a signal ends the process; none when that is over.
+    /// Removes what was written so far, also when a signal ends the process; none when that is
+    /// over.
     undo: Option<Undo>,
     /// The commits that were written.
     commits: Commits,
     buffer: Vec<u8>,
 }
 
-/// Names of commits, and whether it was this transaction that marked each as partial; shared with what undoes the
-/// marks when a signal ends the process.
+/// Names of commits, and whether it was this transaction that marked each as partial; shared with
+/// what undoes the marks when a signal ends the process.
 type Commits = Arc<Mutex<Vec<(String, bool)>>>;
 
 impl Repository {
@@ -50,8 +51,8 @@ impl Repository {
 impl<'a> Transaction<'a> {
     fn begin(repository: &'a Repository) -> Result<Self> {
         let (path, repo) = (repository.path(), repository.inner());
-        // Where a repository is told not to sync, libostree puts objects in their place at once, and
-        // an abort would leave them there. One sync in the end is the price.
+        // Where a repository is told not to sync, libostree puts objects in their place at once,
+        // and an abort would leave them there. One sync in the end is the price.
         repo.set_disable_fsync(false);
         let begin = || -> Result<Option<Utf8PathBuf>> {
             remove_killed(path);
@@ -97,8 +98,8 @@ impl<'a> Transaction<'a> {
         })
     }
 
-    /// Marks a commit as one that not all objects are there of (`state/COMMIT.commitpartial`), unless the
-    /// repository has it, or others have marked it.
+    /// Marks a commit as one that not all objects are there of (`state/COMMIT.commitpartial`),
+    /// unless the repository has it, or others have marked it.
     fn mark_partial(&self, commit: &str) -> Result<()> {
         let path = self.repository.path();
         // Not what libostree says, which counts what is only staged.
@@ -140,8 +141,8 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Writes a content object and gives its checksum. `content` is read to its end, which must come after
-    /// as many bytes as the header says.
+    /// Writes a content object and gives its checksum. `content` is read to its end, which must
+    /// come after as many bytes as the header says.
     ///
     /// # Errors
     /// When reading fails, the object is not what was expected, or it cannot be written.
@@ -166,8 +167,8 @@ impl<'a> Transaction<'a> {
         Ok(written)
     }
 
-    /// libostree (2022.7 at least) loses the error of the last write of a compressed object, so that one which did not fit
-    /// on the disk is cut short and counts as written.
+    /// libostree (2022.7 at least) loses the error of the last write of a compressed object, so
+    /// that one which did not fit on the disk is cut short and counts as written.
     fn read_back(&mut self, checksum: Checksum) -> Result<()> {
         let name = checksum.to_string();
         let (stream, _) =
@@ -300,9 +301,10 @@ impl<'a> Transaction<'a> {
         self.repository.has_file(checksum)
     }
 
-    /// Makes all that was written part of the repository, with `branch` pointing at `commit`, whose detached metadata
-    /// is set too. Of it, and of every other commit that was written, all objects must have been written or be there. The commit counts as partial until everything is in its place, so that `ostree
-    /// fsck` passes at every moment.
+    /// Makes all that was written part of the repository, with `branch` pointing at `commit`, whose
+    /// detached metadata is set too. Of it, and of every other commit that was written, all objects
+    /// must have been written or be there. The commit counts as partial until everything is in its
+    /// place, so that `ostree fsck` passes at every moment.
     ///
     /// # Errors
     /// When the repository cannot be written; nothing is named by a branch then.
@@ -351,7 +353,8 @@ impl<'a> Transaction<'a> {
 
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
-        // First, while the staging directory is locked: libostree would keep it for the next transaction.
+        // First, while the staging directory is locked: libostree would keep it for the next
+        // transaction.
         if let Some(undo) = self.undo.take() {
             drop(undo);
             if let Err(e) = self.repo().abort_transaction(NO_CANCELLABLE) {
