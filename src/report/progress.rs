@@ -373,7 +373,7 @@ mod tests {
         let lines: Vec<&str> = long.lines().collect();
         assert!((3..=4).contains(&lines.len()), "{long}");
         for line in &lines[..lines.len() - 1] {
-            assert!(line.starts_with("writing\\u{1b} layers: 1000 B of 4.0 kB, "));
+            assert!(line.starts_with("writing\\u{1b} layers: 1.00 kB of 4.00 kB, "), "{line}");
             assert!(line.ends_with(" s left"), "{line}");
         }
     }
@@ -383,9 +383,9 @@ mod tests {
         let ten = Duration::from_secs(10);
         assert_eq!(line_between("waiting", 0, 0, ten), "waiting: 10 s\n");
         let known = line_between("hashing", 5_000_000, 20_000_000, ten);
-        assert_eq!(known, "hashing: 5.0 MB of 20.0 MB, 500.0 kB/s, 30 s left\n");
+        assert_eq!(known, "hashing: 5.00 MB of 20.0 MB, 500 kB/s, 30 s left\n");
         let unknown = line_between("reading", 5_000_000, 0, ten);
-        assert_eq!(unknown, "reading: 5.0 MB, 500.0 kB/s\n");
+        assert_eq!(unknown, "reading: 5.00 MB, 500 kB/s\n");
     }
 
     #[test]
