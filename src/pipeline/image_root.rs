@@ -47,8 +47,8 @@ impl ImageRoot {
         let mut merged = Merged::with_hints();
         progress.begin("reading layers", 0);
         for (at, (descriptor, _)) in image.layers().iter().enumerate() {
-            let name = format!("layer {at} {}", descriptor.digest.to_digest());
-            let _part = Part::begin(progress, &name, 0);
+            let part = format!("layer {at} {}", descriptor.digest.to_digest());
+            let _part = Part::begin(progress, &part, 0);
             let layer = Watched {
                 layer: image.open_layer(at)?,
                 progress,
