@@ -11,7 +11,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::side_file::SideFiles;
 use super::{UsageError, print_result, say};
-use crate::component::ComponentTable;
+use crate::component::{ComponentTable, Intervals};
 use crate::layers::FormatVersion;
 use crate::oci::{self, BaseConfig, Compression, Platform};
 use crate::ostree::SecretKey;
@@ -142,6 +142,11 @@ pub struct LayerArgs {
     #[arg(long, value_name = "FILE")]
     pub components: Option<Utf8PathBuf>,
 
+    /// File with how often components change: a line COMPONENT INTERVAL each, or JSON {"component": ..., "interval": ...},
+    /// in days or as daily to yearly; 'plan --learn' writes one. Names are those that 'plan' shows, or of sources
+    #[arg(long, value_name = "FILE")]
+    pub intervals: Option<Utf8PathBuf>,
+
     /// Threads that read, hash and compress [default: as many as there are processors]
     #[arg(short = 'j', long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -153,19 +158,20 @@ impl LayerArgs {
         let Some(path) = &self.components else {
             return Ok(None);
         };
-        let read = || -> Result<String> {
-            let mut text = String::new();
-            let file = std::fs::File::open(path)?;
-            let size = file.take(MAX_TABLE + 1).read_to_string(&mut text)?;
-            ensure!(
-                size as u64 <= MAX_TABLE,
-                "it has more than {MAX_TABLE} bytes"
-            );
-            Ok(text)
-        };
-        let text = read().with_context(|| format!("reading the components from {path}"))?;
+        let text = table(path).with_context(|| format!("reading the components from {path}"))?;
         ComponentTable::parse(&text, path.as_str())
             .context("reading the components")
+            .map(Some)
+    }
+
+    /// What the user says of how often components change, read.
+    pub fn intervals(&self) -> Result<Option<Intervals>> {
+        let Some(path) = &self.intervals else {
+            return Ok(None);
+        };
+        let text = table(path).with_context(|| format!("reading the intervals from {path}"))?;
+        Intervals::parse(&text, path.as_str())
+            .context("reading the intervals")
             .map(Some)
     }
 
@@ -207,6 +213,18 @@ impl LayerArgs {
         };
         tracing::warn!("--max-layers {layers}: {reason}");
     }
+}
+
+/// The text of a table.
+fn table(path: &Utf8Path) -> Result<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    let size = file.take(MAX_TABLE + 1).read_to_string(&mut text)?;
+    ensure!(
+        size as u64 <= MAX_TABLE,
+        "it has more than {MAX_TABLE} bytes"
+    );
+    Ok(text)
 }
 
 /// What the image says of itself.

@@ -73,6 +73,10 @@ pub const EXAMPLES: [(&str, &[(&str, &str)]); 17] = [
                 "Say why a file is in its layer",
                 "plan --rootfs DIR --explain /usr/bin/perl",
             ),
+            (
+                "Learn how often components change",
+                "plan --learn oci:out:march oci:out:april oci:out:may",
+            ),
         ],
     ),
     (
@@ -290,6 +294,7 @@ const HEADINGS: [(&str, &[&str]); 6] = [
             "compression",
             "compression-level",
             "explain",
+            "learn",
             "max-waste",
             "compare-with-build",
             "previous-build-manifest",

@@ -34,6 +34,7 @@ pub fn image_options(
         bootc: false,
         admin_dir: layers.admindir.clone(),
         components: layers.component_table()?,
+        intervals: layers.intervals()?,
         created_by: format!("apt-ostree-helper {command}"),
         threads: layers.threads(),
     })

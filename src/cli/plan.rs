@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::access::AccessArgs;
-use super::args::{CommitArgs, LayerArgs, LogArgs};
+use super::args::{CommitArgs, LayerArgs, LogArgs, usage};
 use super::build::FormatName;
 use super::previous::PlanArgs;
 use super::source::SourceArgs;
@@ -14,7 +14,7 @@ use super::{print_result, print_text};
 use crate::layers::FormatVersion;
 use crate::oci::{BaseConfig, Compression};
 use crate::pipeline::{self, CommitOptions, ImageOptions};
-use crate::registry::{Access, Destination};
+use crate::registry::{Access, Destination, Reference};
 use crate::report::dry_run_text;
 
 /// Show the layers that 'build' would make, without making them.
@@ -31,6 +31,11 @@ pub struct PlanCommandArgs {
     /// is put, or where a component is; may be given several times
     #[arg(long, value_name = "PATH|PACKAGE")]
     explain: Vec<String>,
+
+    /// Plan nothing, but read two or more images of different dates, from any transport, and print the days from one change
+    /// to the next of each component that changed, as --intervals reads them
+    #[arg(long, value_name = "IMAGE", num_args = 1.., conflicts_with_all = ["explain", "json"])]
+    learn: Vec<Reference>,
 
     /// Print a JSON description
     #[arg(long)]
@@ -65,6 +70,9 @@ impl PlanCommandArgs {
 
 /// Plans and prints.
 pub fn run(args: &PlanCommandArgs) -> Result<()> {
+    if !args.learn.is_empty() {
+        return learn(args);
+    }
     let plan_file = args.plan.file()?;
     args.layers.warn_of_many();
     let commit = CommitOptions {
@@ -89,6 +97,7 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
         bootc: false,
         admin_dir: args.layers.admindir.clone(),
         components: args.layers.component_table()?,
+        intervals: args.layers.intervals()?,
         created_by: String::new(),
         threads: args.layers.threads(),
     };
@@ -113,4 +122,15 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
         ),
         false => print_text(&dry_run_text(&plan)),
     }
+}
+
+fn learn(args: &PlanCommandArgs) -> Result<()> {
+    if args.learn.len() < 2 {
+        return Err(usage(
+            "--learn: name two or more images of different dates".into(),
+        ));
+    }
+    let access = args.access.access(args.learn.iter().map(Reference::host))?;
+    let learned = pipeline::learn(&args.learn, &access)?;
+    print_text(&learned.to_lines())
 }

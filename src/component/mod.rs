@@ -4,6 +4,7 @@
 
 mod by_hand;
 mod files;
+mod intervals;
 mod packages;
 mod parts;
 mod pattern;
@@ -18,6 +19,7 @@ use crate::dpkg::{self, Database, Package};
 use crate::tree::{EntryId, Hint, Tree};
 
 pub use files::TreeFiles;
+pub use intervals::Intervals;
 pub use packages::owned_entries;
 use parts::SourceParts;
 pub use table::ComponentTable;
@@ -33,15 +35,19 @@ pub struct Component {
     pub chance: f64,
     /// What makes it change, where several components may have that in common.
     pub cause: Option<String>,
+    /// Days from one change to the next, where a user has told or learned them.
+    pub interval: Option<f64>,
 }
 
 impl Component {
-    /// One that a user has named; commas, which separate names, are written as `%2C`.
-    fn of_user(name: &str, chance: f64) -> Self {
+    /// One that a user has named, and which changes every `days` days, if that is told; commas, which separate names,
+    /// are written as `%2C`.
+    fn of_user(name: &str, days: Option<f64>) -> Self {
         Self {
             name: format!("user/{}", name.replace(',', "%2C")),
-            chance,
+            chance: days.map_or(HINTED_CHANCE, chance_of_days),
             cause: None,
+            interval: days,
         }
     }
 }
@@ -220,6 +226,7 @@ impl<'a> Sources<'a> {
             name: name.to_owned(),
             chance,
             cause: Some(dpkg::update_of(name).to_owned()),
+            interval: None,
         }
     }
 }
@@ -234,11 +241,17 @@ struct Making {
 
 impl Making {
     /// The component of that name; a name that stands for several sources of evidence keeps the
-    /// highest chance.
+    /// highest chance, and an interval that is told counts more than none.
     fn component(&mut self, wanted: &Component) -> ComponentId {
         if let Some(id) = self.by_name.get(&wanted.name) {
             let known = &mut self.components[id.index()];
-            known.chance = known.chance.max(wanted.chance);
+            match (known.interval, wanted.interval) {
+                (Some(_), None) => {}
+                (None, Some(_)) => known.clone_from(wanted),
+                (Some(a), Some(b)) if b >= a => {}
+                (Some(_), Some(_)) => known.clone_from(wanted),
+                (None, None) => known.chance = known.chance.max(wanted.chance),
+            }
             return *id;
         }
         let id = ComponentId(self.components.len() as u32);
@@ -264,6 +277,7 @@ impl Making {
             name: format!("{}:{path}", whole.name),
             chance: whole.chance * parts.change(source, part),
             cause: whole.cause.clone(),
+            interval: None,
         });
         self.parts.insert((source, part), id);
         id
@@ -285,8 +299,8 @@ impl Making {
 
 /// How often a component changes when its hint does not say.
 const HINTED_CHANCE: f64 = 0.2;
-/// Days between two pulls that a stated interval is held against.
-const DAYS_BETWEEN_PULLS: f64 = 7.0;
+/// Days between two pulls that a stated interval is held against: a month, as for the chances of sources.
+const DAYS_BETWEEN_PULLS: f64 = 30.0;
 
 fn from_hint(hint: &Hint) -> Component {
     let days = hint.interval.as_deref().and_then(interval_days);
@@ -296,7 +310,7 @@ fn from_hint(hint: &Hint) -> Component {
             hint.component
         );
     }
-    Component::of_user(&hint.component, days.map_or(HINTED_CHANCE, chance_of_days))
+    Component::of_user(&hint.component, days)
 }
 
 /// The chance that what changes every so many days changes between two pulls.

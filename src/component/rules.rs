@@ -198,6 +198,7 @@ impl<'a> View<'a> {
             cause: kernel.map(|kernel| dpkg::update_of(kernel.source()).to_owned()),
             name: format!("initramfs/{version}"),
             chance: INITRAMFS_CHANCE,
+            interval: None,
         }))
     }
 
@@ -279,5 +280,6 @@ fn own(name: impl Into<String>, chance: f64) -> Claim {
         name: name.into().replace(',', "%2C"),
         chance,
         cause: None,
+        interval: None,
     })
 }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use super::pattern::{Pattern, Places};
-use super::{Component, HINTED_CHANCE, chance_of_days, interval_days};
+use super::{Component, interval_days};
 use crate::tree::{EntryId, Tree};
 
 /// More lines are no user's.
@@ -159,9 +159,9 @@ fn row(line: usize, text: &str) -> Result<Row> {
         name.len() <= MAX_NAME && !name.chars().any(char::is_control),
         "the component's name has control characters, or more than {MAX_NAME} bytes"
     );
-    let chance = match &interval {
-        None => HINTED_CHANCE,
-        Some(text) => chance_of_days(interval_days(text).with_context(|| {
+    let days = match &interval {
+        None => None,
+        Some(text) => Some(interval_days(text).with_context(|| {
             format!("the interval '{text}' is neither a number of days nor daily, weekly, biweekly, monthly, quarterly or yearly")
         })?),
     };
@@ -169,7 +169,7 @@ fn row(line: usize, text: &str) -> Result<Row> {
         line,
         text: text.to_owned(),
         pattern: Pattern::parse(&path)?,
-        component: Component::of_user(name, chance),
+        component: Component::of_user(name, days),
     })
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::explain::{Explained, explained};
 use super::layer_plan::PlannedLayer;
 use super::planned::Planned;
-use super::system::{Packages, System};
+use super::system::System;
 use super::{CommitOptions, ImageOptions, LayerPlan, RootfsOptions};
 use crate::plan::Item;
 use crate::progress::Progress;
@@ -71,12 +71,7 @@ pub fn dry_run(
     progress: &dyn Progress,
 ) -> Result<DryRun> {
     let system = System::of_rootfs(rootfs, commit, image.threads, progress)?;
-    let packages = Packages::of(
-        &system,
-        rootfs.admin_dir.as_deref(),
-        image.components.as_ref(),
-        &rootfs.rootfs,
-    )?;
+    let packages = image.packages(&system, rootfs.admin_dir.as_deref(), &rootfs.rootfs)?;
     image.follow_what_fits(&packages)?;
     let planned = Planned::new(&system, &packages.ownership, &image);
     let layers = || planned.plan.layers.iter().zip(&planned.components);

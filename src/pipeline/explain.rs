@@ -25,6 +25,8 @@ pub struct Explained {
     pub size: u64,
     /// The chance that the component changes until the next pull.
     pub chance: f64,
+    /// Days from one change to the next, where those are told: by an attribute, the components file or --intervals.
+    pub interval: Option<f64>,
     /// What makes it change together with others.
     pub cause: Option<String>,
     /// What it shares its layer with.
@@ -76,6 +78,8 @@ pub fn explained(
         .map(|(at, _)| at)
         .collect();
     let item = known(&name);
+    let mut told = packages.ownership.components().iter();
+    let told = told.find(|component| component.name == name);
     let with = layer.map_or(&[][..], |(_, names)| names);
     Ok(Explained {
         what: what.to_owned(),
@@ -84,6 +88,7 @@ pub fn explained(
         part_layers,
         size: item.map_or(0, |item| item.size),
         chance: item.map_or(0.0, |item| item.chance),
+        interval: told.and_then(|component| component.interval),
         cause: item.and_then(|item| item.cause.clone()),
         with: with
             .iter()

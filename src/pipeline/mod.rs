@@ -17,6 +17,7 @@ mod import;
 mod inspect;
 mod labels;
 mod layer_plan;
+mod learn;
 mod options;
 mod output;
 mod planned;
@@ -45,6 +46,7 @@ pub use inspect::{
     ImageFile, Inspected, InspectedImage, InspectedLayer, InspectedPackage, inspect,
 };
 pub use layer_plan::{LABEL as PLAN_LABEL, LayerPlan};
+pub use learn::{Learned, learn};
 pub use options::{CommitOptions, Format, ImageOptions, Parent, Place, RootfsOptions};
 use planned::Planned;
 pub use previous::Previous;
@@ -86,12 +88,7 @@ pub fn build(
         );
     }
     let system = System::of_rootfs(rootfs, commit, image.threads, progress)?;
-    let packages = Packages::of(
-        &system,
-        rootfs.admin_dir.as_deref(),
-        image.components.as_ref(),
-        &rootfs.rootfs,
-    )?;
+    let packages = image.packages(&system, rootfs.admin_dir.as_deref(), &rootfs.rootfs)?;
     let built = image_of(&system, &packages, image, &output, progress)?;
     ready(built.built())?;
     let Some(store) = &commit.store else {
@@ -143,18 +140,27 @@ pub fn encapsulate(
     let repository = Repository::open(repo)?;
     let system = System::of_commit(&repository, name)?;
     let what = format!("commit {}", system.commit.checksum);
-    let packages = Packages::of(
-        &system,
-        image.admin_dir.as_deref(),
-        image.components.as_ref(),
-        &what,
-    )?;
+    let packages = image.packages(&system, image.admin_dir.as_deref(), &what)?;
     let built = image_of(&system, &packages, image, &output, progress)?;
     ready(built.built())?;
     built.publish(&output, progress)
 }
 
 impl ImageOptions {
+    /// What dpkg and the user say of `system`, which the user calls `name`.
+    fn packages(
+        &self,
+        system: &System,
+        admin_dir: Option<&str>,
+        name: &dyn std::fmt::Display,
+    ) -> Result<Packages> {
+        let mut packages = Packages::of(system, admin_dir, self.components.as_ref(), name)?;
+        if let Some(intervals) = &self.intervals {
+            packages.ownership.follow(intervals);
+        }
+        Ok(packages)
+    }
+
     /// Forgets a previous image for another architecture; one that stays is told where the new one
     /// goes.
     fn follow_what_fits(&mut self, packages: &Packages) -> Result<()> {

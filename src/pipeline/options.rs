@@ -8,7 +8,7 @@ use camino::Utf8PathBuf;
 
 use super::{FileTimes, Previous, StoreOptions};
 use crate::checksum::Checksum;
-use crate::component::ComponentTable;
+use crate::component::{ComponentTable, Intervals};
 use crate::layers::FormatVersion;
 use crate::oci::{BaseConfig, Compression, Platform};
 use crate::ostree::{MetadataValue, SecretKey};
@@ -127,6 +127,8 @@ pub struct ImageOptions {
     pub admin_dir: Option<String>,
     /// What the user says of paths.
     pub components: Option<ComponentTable>,
+    /// How often components change, as the user says.
+    pub intervals: Option<Intervals>,
     /// The command that makes it, for the image's history.
     pub created_by: String,
     /// How many threads read, hash and compress.

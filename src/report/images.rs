@@ -50,6 +50,7 @@ fn explain(text: &mut String, explained: &Explained) {
         part_layers,
         size,
         chance,
+        interval,
         cause,
         with,
     } = explained;
@@ -65,6 +66,12 @@ fn explain(text: &mut String, explained: &Explained) {
         text,
         "  chance     {chance:.3} to change until the next pull"
     );
+    if let Some(days) = interval {
+        let _ = writeln!(
+            text,
+            "  interval   {days} days from one change to the next, as told"
+        );
+    }
     if let Some(cause) = cause {
         let _ = writeln!(
             text,
