@@ -74,10 +74,10 @@ fn a_table_stands_between_attributes_and_dpkg() {
         let said = explained["rule"].as_str().unwrap();
         assert!(said.contains(rule), "{path}: {said}");
     }
-    // A week between two pulls, and a month or a quarter between two changes.
+    // What a month brings, with a month or a quarter between two changes.
     let chance = |path: &str| explain(&rootfs, table, path)["chance"].as_f64().unwrap();
-    assert!((chance("/opt/app/models/big") - 0.208).abs() < 0.001);
-    assert!((chance("/srv/vendor/a/b.js") - 0.075).abs() < 0.001);
+    assert!((chance("/opt/app/models/big") - 0.632).abs() < 0.001);
+    assert!((chance("/srv/vendor/a/b.js") - 0.283).abs() < 0.001);
 }
 
 #[test]

@@ -142,8 +142,9 @@ pub struct LayerArgs {
     #[arg(long, value_name = "FILE")]
     pub components: Option<Utf8PathBuf>,
 
-    /// File with how often components change: a line COMPONENT INTERVAL each, or JSON {"component": ..., "interval": ...},
-    /// in days or as daily to yearly; 'plan --learn' writes one. Names are those that 'plan' shows, or of sources
+    /// File with how often components change: a line COMPONENT INTERVAL each, or JSON {"component":
+    /// ..., "interval": ...}, in days or as daily to yearly; 'plan --learn' writes one. Names are
+    /// those that 'plan' shows, or of sources
     #[arg(long, value_name = "FILE")]
     pub intervals: Option<Utf8PathBuf>,
 

@@ -32,8 +32,9 @@ pub struct PlanCommandArgs {
     #[arg(long, value_name = "PATH|PACKAGE")]
     explain: Vec<String>,
 
-    /// Plan nothing, but read two or more images of different dates, from any transport, and print the days from one change
-    /// to the next of each component that changed, as --intervals reads them
+    /// Plan nothing, but read two or more images of different dates, from any transport, and print
+    /// the days from one change to the next of each component that changed, as --intervals reads
+    /// them
     #[arg(long, value_name = "IMAGE", num_args = 1.., conflicts_with_all = ["explain", "json"])]
     learn: Vec<Reference>,
 

@@ -1,5 +1,5 @@
-//! How often components change, as a file tells: a line for each, with its name and an interval. What a user measured, or
-//! `plan --learn` observed, counts more than what is known of Debian.
+//! How often components change, as a file tells: a line for each, with its name and an interval.
+//! What a user measured, or `plan --learn` observed, counts more than what is known of Debian.
 
 use std::collections::BTreeMap;
 
@@ -31,8 +31,8 @@ enum Said {
 }
 
 impl Intervals {
-    /// Reads lines of words (`COMPONENT INTERVAL`) or of JSON; `name` is what the user calls the file. Of a component
-    /// that is there twice the last line counts, so that files can be joined.
+    /// Reads lines of words (`COMPONENT INTERVAL`) or of JSON; `name` is what the user calls the
+    /// file. Of a component that is there twice the last line counts, so that files can be joined.
     ///
     /// # Errors
     /// When a line cannot be understood: it is named.
@@ -83,11 +83,13 @@ fn line(text: &str) -> Result<(String, f64)> {
 }
 
 impl Ownership {
-    /// Takes over what `intervals` tell. A source's interval is that of its parts, too, each of which changes in as many
-    /// of its updates as before, unless the part has an interval of its own.
+    /// Takes over what `intervals` tell. A source's interval is that of its parts, too, each of
+    /// which changes in as many of its updates as before, unless the part has an interval of its
+    /// own.
     pub fn follow(&mut self, intervals: &Intervals) {
         let known = self.components.iter().map(|c| (c.name.as_str(), c.chance));
-        // What a source's chance was: its own, or where all of it is in parts the highest of theirs.
+        // What a source's chance was: its own, or where all of it is in parts the highest of
+        // theirs.
         let mut whole: BTreeMap<String, f64> = BTreeMap::new();
         for (name, chance) in known.clone() {
             if let Some((source, _)) = name.split_once(':') {

@@ -40,8 +40,8 @@ pub struct Component {
 }
 
 impl Component {
-    /// One that a user has named, and which changes every `days` days, if that is told; commas, which separate names,
-    /// are written as `%2C`.
+    /// One that a user has named, and which changes every `days` days, if that is told; commas,
+    /// which separate names, are written as `%2C`.
     fn of_user(name: &str, days: Option<f64>) -> Self {
         Self {
             name: format!("user/{}", name.replace(',', "%2C")),
@@ -299,7 +299,8 @@ impl Making {
 
 /// How often a component changes when its hint does not say.
 const HINTED_CHANCE: f64 = 0.2;
-/// Days between two pulls that a stated interval is held against: a month, as for the chances of sources.
+/// Days between two pulls that a stated interval is held against: a month, as for the chances of
+/// sources.
 const DAYS_BETWEEN_PULLS: f64 = 30.0;
 
 fn from_hint(hint: &Hint) -> Component {

@@ -25,7 +25,8 @@ pub struct Explained {
     pub size: u64,
     /// The chance that the component changes until the next pull.
     pub chance: f64,
-    /// Days from one change to the next, where those are told: by an attribute, the components file or --intervals.
+    /// Days from one change to the next, where those are told: by an attribute, the components file
+    /// or --intervals.
     pub interval: Option<f64>,
     /// What makes it change together with others.
     pub cause: Option<String>,

@@ -31,8 +31,9 @@ struct Seen {
     components: BTreeMap<String, Checksum>,
 }
 
-/// Reads `images`, in the order of their dates, and counts how often each component differs from one to the next. Its
-/// interval is the time over which it was there, divided by that. Several changes between two images are one.
+/// Reads `images`, in the order of their dates, and counts how often each component differs from
+/// one to the next. Its interval is the time over which it was there, divided by that. Several
+/// changes between two images are one.
 ///
 /// A component that never changed has no interval: that it did not in a few months says little.
 ///
