@@ -373,7 +373,10 @@ mod tests {
         let lines: Vec<&str> = long.lines().collect();
         assert!((3..=4).contains(&lines.len()), "{long}");
         for line in &lines[..lines.len() - 1] {
-            assert!(line.starts_with("writing\\u{1b} layers: 1.00 kB of 4.00 kB, "), "{line}");
+            assert!(
+                line.starts_with("writing\\u{1b} layers: 1.00 kB of 4.00 kB, "),
+                "{line}"
+            );
             assert!(line.ends_with(" s left"), "{line}");
         }
     }
