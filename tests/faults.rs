@@ -19,8 +19,9 @@ use common::*;
 use serde_json::Value;
 
 /// The kinds of calls that fail, and how.
-const CALLS: [(&str, &str); 20] = [
+const CALLS: [(&str, &str); 21] = [
     ("openat", "EIO"),
+    ("close", "EIO"),
     ("read", "EIO"),
     ("pread64", "EIO"),
     ("write", "ENOSPC"),

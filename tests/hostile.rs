@@ -346,3 +346,58 @@ fn a_line_end_in_a_name_breaks_no_line() {
     }
     assert!(seen >= 5, "the names were hardly printed: {seen}");
 }
+
+/// Directories `depth` deep below an empty root; no path of the system is that long.
+fn make_deep(root: &std::path::Path, depth: usize) {
+    let _ = succeed(Command::new("rm").arg("-rf").arg(root));
+    fs::create_dir(root).unwrap();
+    let mut below = vec![root.display().to_string()];
+    let mut left = depth;
+    while left > 0 {
+        let some = left.min(1000);
+        left -= some;
+        let path = vec!["a"; some].join("/");
+        let change: Vec<String> = below.iter().map(|dir| format!("cd -P {dir}")).collect();
+        let script = format!("{} && mkdir -p {path}", change.join(" && "));
+        succeed(Command::new("bash").args(["-c", &script]));
+        below.push(path);
+    }
+}
+
+/// `build` and `commit` took a tree 262 directories deep that `import` and `encapsulate` refused.
+#[test]
+fn the_deepest_tree_is_the_same_for_every_command() {
+    if !has("ostree") {
+        return;
+    }
+    let dir = scratch();
+    let root = dir.path().join("deep");
+    let tree = root.to_str().unwrap();
+    let out = format!("oci:{}", dir.path().join("out").display());
+    let repo = repository(dir.path(), "repo", "bare-user");
+    // "a/a/.../a" has 4,095 bytes then.
+    make_deep(&root, 2048);
+    let build = ["build", "-q", "--json", "--rootfs", tree, "-o", &out];
+    let built: serde_json::Value = serde_json::from_str(&run(&build)).unwrap();
+    let commit = [
+        "commit", "-q", "--repo", &repo, "--branch", "c", "--rootfs", tree,
+    ];
+    run(&commit);
+    run(&["import", "-q", "--repo", &repo, "--branch", "i", &out]);
+    let imported = ostree(&repo, &["rev-parse", "i"]);
+    assert_eq!(built["commit"], imported.trim());
+    let again = format!("oci:{}", dir.path().join("again").display());
+    run(&["encapsulate", "-q", "--repo", &repo, "c", &again]);
+
+    make_deep(&root, 2049);
+    ostree(&repo, &["commit", "-b", "deeper", tree]);
+    for arguments in [
+        &build[..],
+        &commit[..],
+        &["encapsulate", "-q", "--repo", &repo, "deeper", &again],
+    ] {
+        let said = fail(1, arguments);
+        assert!(said.contains("4,095") || said.contains("4095"), "{said}");
+    }
+    succeed(Command::new("rm").arg("-rf").arg(&root));
+}

@@ -7,7 +7,8 @@ set -euo pipefail
 
 image=localhost/aoh-e2e-import
 derived=localhost/aoh-e2e-derived
-our_images=("$derived" "$image")
+flattened=localhost/aoh-e2e-flattened
+our_images=("$flattened" "$derived" "$image")
 registry_pid=
 
 make_rootfs() {
@@ -126,6 +127,47 @@ EOF
     equal "the old commit is not in it" 1 "$(find "$work/repo/objects" -name '*.commit' | wc -l)"
 }
 
+# shows WHAT IMAGE: a commit of IMAGE has the files that a container of it shows.
+shows() {
+    local mounted
+    new_repository
+    imported "containers-storage:$2" >/dev/null
+    is_whole "$1"
+    rm -rf "$work/checkout"
+    ostree --repo="$work/repo" checkout test "$work/checkout"
+    mounted=$(podman image mount "$2")
+    holds "$1: the files of a container" diff -r --no-dereference \
+        --exclude=etc --exclude=sysroot "$mounted/usr" "$work/checkout/usr"
+    holds "$1: its configuration" diff -r --no-dereference \
+        --exclude=resolv.conf --exclude=hosts --exclude=hostname \
+        "$mounted/etc" "$work/checkout/usr/etc"
+    podman image unmount "$2" >/dev/null
+}
+
+# What others make of an encapsulated image was refused as damaged: one layer of all, an export, a
+# file that was edited in place.
+check_flattened() {
+    local container mounted
+    printf 'FROM %s\nRUN echo flat >/usr/share/flat\n' "$image" >"$work/context/Containerfile"
+    logged "$work/squash.log" \
+        podman build "${build_flags[@]}" --squash-all -t "$flattened" "$work/context"
+    shows "podman build --squash-all" "$flattened"
+
+    container=$(podman create --network=none "$image" true)
+    podman export "$container" | podman import -q - "$flattened" >/dev/null
+    podman rm "$container" >/dev/null
+    shows "podman export and import" "$flattened"
+
+    container=$(buildah from --pull-never "$image")
+    mounted=$(buildah mount "$container")
+    echo '# edited' >>"$mounted/etc/profile"
+    buildah umount "$container" >/dev/null
+    buildah commit -q "$container" "$flattened" >/dev/null
+    buildah rm "$container" >/dev/null
+    shows "a file edited in place" "$flattened"
+    holds "a file edited in place: the edit" grep -q '^# edited' "$work/checkout/usr/etc/profile"
+}
+
 start import
 trap 'stop_registry; finish' EXIT
 logged "$work/cargo.log" build_helper
@@ -137,3 +179,4 @@ check_storage
 check_registry
 check_chunking_again
 check_derived
+check_flattened
