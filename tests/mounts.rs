@@ -29,6 +29,29 @@ fn leftovers(fake: &Fake) -> (String, String) {
     (String::from_utf8(output.stdout).unwrap(), said)
 }
 
+/// A signal between the making of a record's file and its writing: nothing was mounted, and the
+/// empty file once stayed for ever.
+#[test]
+fn an_empty_record_of_a_process_that_ended_goes() {
+    let fake = Fake::new(&["podman"]);
+    fake.on("mount-image", WAITS);
+    let layout = fake.layout();
+    let mut child = start(&fake, &["build", "--from", "localhost/os", "-o", &layout]);
+    wait_for(&fake.at("reached"));
+    let record = names(&fake.at("run"))
+        .into_iter()
+        .find(|name| !name.ends_with(".out"))
+        .unwrap();
+    fs::write(fake.at("run").join(&record), "").unwrap();
+    leftovers(&fake);
+    assert!(names(&fake.at("run")).contains(&record), "its owner runs");
+    signal(&child, Signal::KILL);
+    child.wait().unwrap();
+    end_script(&fake);
+    leftovers(&fake);
+    assert_eq!(names(&fake.at("run")), Vec::<String>::new());
+}
+
 /// kill -9 between the record of a mount and the mount; then the user mounts the same image.
 /// `umount --leftovers` once took that mount for ours.
 #[test]

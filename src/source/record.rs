@@ -18,7 +18,7 @@ use super::backend::{last_line, storage_environment};
 use super::description::Kind;
 use super::is_in_user_namespace;
 use super::mount::next_number;
-use crate::process::Owner;
+use crate::process::{Life, Owner};
 
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,10 +120,7 @@ impl Record {
     /// Removes it.
     pub fn remove(&self) {
         if let Some(path) = &self.path {
-            // It was not written, or somebody cleaned up.
-            let _ = fs::remove_file(path);
-            let _ = fs::remove_file(output_beside(path));
-            let _ = fs::remove_file(undoing_beside(path));
+            remove_files(path);
         }
     }
 
@@ -142,7 +139,8 @@ impl Record {
         }
     }
 
-    /// The records of all processes with their owners; damaged ones are removed with a warning.
+    /// The records of all processes with their owners. One that is empty tells of no mount: its
+    /// owner was about to write it, before it mounted anything. Damaged ones are told.
     ///
     /// # Errors
     /// When the directory cannot be read.
@@ -167,6 +165,12 @@ impl Record {
                 .rsplit_once('.')
                 .and_then(|(owner, _)| owner.parse::<Owner>().ok());
             let content = fs::read(&path).ok();
+            if let (Some(owner), Some([])) = (&owner, content.as_deref()) {
+                if owner.life() == Life::Ended {
+                    remove_files(&path);
+                }
+                continue;
+            }
             let content = content.and_then(|bytes| serde_json::from_slice(&bytes).ok());
             match (owner, content) {
                 (Some(owner), Some(content)) => {
@@ -208,6 +212,13 @@ const OUTPUT: &str = "out";
 
 /// The same of the file that has what it printed when it undid the mount.
 const UNDOING: &str = "undo";
+
+fn remove_files(record: &Utf8Path) {
+    for path in [record, &output_beside(record), &undoing_beside(record)] {
+        // It was not written, or somebody cleaned up.
+        let _ = fs::remove_file(path);
+    }
+}
 
 fn undoing_beside(record: &Utf8Path) -> Utf8PathBuf {
     format!("{record}.{UNDOING}").into()
