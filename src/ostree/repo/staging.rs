@@ -7,6 +7,7 @@ use std::io;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
+use rustix::io::Errno;
 
 use crate::undo::remove_tree;
 
@@ -52,8 +53,12 @@ pub(super) fn remove_killed(path: &Utf8Path) {
         let is_gone = staging
             .symlink_metadata()
             .is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
-        // libostree makes the directory before the lock, and removes it while it has the lock.
-        if (is_ours || is_gone) && is_free(&lock) {
+        if !is_ours && !is_gone {
+            continue;
+        }
+        // libostree makes the directory before the lock, and removes it while it has the lock. So
+        // it is held here, or else libostree would begin a transaction in what is being removed.
+        if let Some(_held) = hold(&lock) {
             tracing::info!("removing {staging}, which a killed process left");
             remove_tree(&staging);
             let _ = fs::remove_file(&lock);
@@ -65,13 +70,30 @@ fn is_staging_name(name: &str) -> bool {
     name.starts_with("staging-")
 }
 
+/// Takes a lock that nobody has: gives the locked file, or nothing where no lock was ever made.
 /// libostree takes the first kind of lock, and the other where that is not to be had.
-fn is_free(lock: &Utf8Path) -> bool {
+fn hold(lock: &Utf8Path) -> Option<Option<File>> {
     match OpenOptions::new().read(true).write(true).open(lock) {
         Ok(file) => {
-            fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-                && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            let is_free = fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+                && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+            is_free.then_some(Some(file))
         }
-        Err(e) => e.kind() == io::ErrorKind::NotFound,
+        Err(e) => (e.kind() == io::ErrorKind::NotFound).then_some(None),
+    }
+}
+
+/// Keeps other processes of this program from beginning a transaction in the repository at `path`
+/// as long as the result lives: libostree opens a directory that was left before it locks it, and
+/// one that another process removes in between would take nothing any more ("Operation not
+/// permitted"). No file is made: the directory itself is locked. Where it cannot be, nothing is.
+pub(super) fn begin_alone(path: &Utf8Path) -> Option<File> {
+    let directory = File::open(path.join("tmp")).ok()?;
+    loop {
+        match flock(&directory, FlockOperation::LockExclusive) {
+            Ok(()) => return Some(directory),
+            Err(Errno::INTR) => {}
+            Err(_) => return None,
+        }
     }
 }

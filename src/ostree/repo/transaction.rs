@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::NewFile;
 use super::linked::{NO_CANCELLABLE, Repository, object_type, variant};
-use super::staging::{lock_of, own, remove_killed, staging_directory};
+use super::staging::{begin_alone, lock_of, own, remove_killed, staging_directory};
 use crate::checksum::Checksum;
 use crate::ostree::commit::Commit;
 use crate::ostree::gvariant;
@@ -55,6 +55,7 @@ impl<'a> Transaction<'a> {
         // and an abort would leave them there. One sync in the end is the price.
         repo.set_disable_fsync(false);
         let begin = || -> Result<Option<Utf8PathBuf>> {
+            let _alone = begin_alone(path);
             remove_killed(path);
             if let Err(e) = repo.prepare_transaction(NO_CANCELLABLE) {
                 // libostree leaves its lock then.
