@@ -206,7 +206,7 @@ pub fn on_signals(tell: Teller) -> io::Result<()> {
     Ok(())
 }
 
-/// Undoes everything in another thread, which then exits with that status.
+/// Undoes everything in another thread, which then exits with that status; returns at once.
 pub fn undo_all_and_exit(tell: &Teller, status: i32) {
     let slow = tell.clone();
     let say = move || {

@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -96,18 +96,24 @@ fn run_with_secret(dir: &Path, arguments: &[&str], secret: &str) -> (Output, BTr
     })
 }
 
+/// A registry that wants the password and has a certificate of its own, and the directory that
+/// clients trust it by.
+fn guarded_registry(dir: &Path) -> (Registry, PathBuf) {
+    let (cert_dir, certificate, key) = certificates(dir);
+    let guard = Guard {
+        user: Some((USER, PASSWORD)),
+        tls: Some((&certificate, &key)),
+    };
+    (Registry::guarded(dir, &guard), cert_dir)
+}
+
 #[test]
 fn a_password_is_nowhere_to_be_seen() {
     if !has_registry() {
         return;
     }
     let dir = scratch();
-    let (cert_dir, certificate, key) = certificates(dir.path());
-    let guard = Guard {
-        user: Some((USER, PASSWORD)),
-        tls: Some((&certificate, &key)),
-    };
-    let registry = Registry::guarded(dir.path(), &guard);
+    let (registry, cert_dir) = guarded_registry(dir.path());
     let (layout, digest, _) = large_image(dir.path());
     let name = registry.name("os:1");
     let private = dir.path().join("private");
@@ -174,12 +180,7 @@ fn credentials_are_found_where_others_keep_them() {
         return;
     }
     let dir = scratch();
-    let (cert_dir, certificate, key) = certificates(dir.path());
-    let guard = Guard {
-        user: Some((USER, PASSWORD)),
-        tls: Some((&certificate, &key)),
-    };
-    let registry = Registry::guarded(dir.path(), &guard);
+    let (registry, cert_dir) = guarded_registry(dir.path());
     let (layout, ..) = large_image(dir.path());
     let name = registry.name("os:1");
     let home = dir.path().join("home");

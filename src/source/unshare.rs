@@ -76,6 +76,9 @@ fn end_with(mut stream: UnixStream, tell: Teller) -> Result<()> {
             let _ = stream.read(&mut byte);
             tell(Notice::Begins("the process outside ends"));
             undo::undo_all_and_exit(&tell, 128 + Signal::TERM.as_raw());
+            // That goes on in another thread. The kernel closes the stream with the process: by
+            // that the one outside knows that all is undone.
+            std::mem::forget(stream);
         })
         .context("starting a thread")?;
     Ok(())
@@ -143,25 +146,35 @@ fn accept(listener: &UnixListener, inside: &Mutex<Inside>) -> bool {
     }
 }
 
-/// Tells the process inside to end and waits until it has.
+/// Tells the process inside to end and waits until it has: also one that is still on its way here
+/// when the signal comes, which would go on to mount what it was asked for.
 fn end_inside(inside: &Mutex<Inside>, child: u32) {
-    let stream = lock(inside).stream.take();
-    if let Some(mut stream) = stream {
-        let start = Instant::now();
-        // When it has gone already, the stream ends at once.
-        let _ = stream.write_all(b"!");
-        let _ = stream.set_nonblocking(false);
-        let _ = stream.set_read_timeout(Some(CLEANING_UP));
-        let mut byte = [0];
-        let _ = stream.read(&mut byte);
-        tracing::debug!("the process inside ended after {:?}", start.elapsed());
-    }
-    if let Some(pid) = i32::try_from(child).ok().and_then(Pid::from_raw) {
-        let start = Instant::now();
-        while test_kill_process(pid).is_ok() && start.elapsed() < BY_ITSELF {
-            std::thread::sleep(Duration::from_millis(10));
+    let Some(pid) = i32::try_from(child).ok().and_then(Pid::from_raw) else {
+        return;
+    };
+    let mut start = Instant::now();
+    while start.elapsed() < BY_ITSELF {
+        let stream = lock(inside).stream.take();
+        if let Some(stream) = stream {
+            end_reached(stream);
+            start = Instant::now();
         }
-        // It ends with the process inside; one that never came as far as that is ended here.
-        let _ = kill_process(pid, Signal::TERM);
+        if test_kill_process(pid).is_err() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
+    // One that never came as far as that is ended here.
+    let _ = kill_process(pid, Signal::TERM);
+}
+
+fn end_reached(mut stream: UnixStream) {
+    let start = Instant::now();
+    // When it has gone already, the stream ends at once.
+    let _ = stream.write_all(b"!");
+    let _ = stream.set_nonblocking(false);
+    let _ = stream.set_read_timeout(Some(CLEANING_UP));
+    let mut byte = [0];
+    let _ = stream.read(&mut byte);
+    tracing::debug!("the process inside ended after {:?}", start.elapsed());
 }

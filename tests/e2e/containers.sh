@@ -463,18 +463,8 @@ user_has_nothing_left() {
     equal "$1: nothing is left" '' "$left"
 }
 
-# What runs in the user namespace may end a moment after the one outside.
-user_has_nothing_left_soon() {
-    local _
-    for _ in $(seq 20); do
-        ! (user_has_nothing_left "$1") >/dev/null 2>&1 || break
-        sleep 1
-    done
-    user_has_nothing_left "$1"
-}
-
 flow_user() {
-    local backend expected driver_of_user status
+    local backend expected driver_of_user pause status
     make_user
     "${as_user[@]}" podman import --quiet --change CMD=/bin/bash --change LABEL=keep=1 "$place/base.tar" "$base" >/dev/null
     driver_of_user=$("${as_user[@]}" podman info --format '{{.Store.GraphDriverName}}')
@@ -484,13 +474,17 @@ flow_user() {
             "$(layers "${as_user[@]}" "$helper" build --backend "$backend" --from "$base" -o oci:from)"
         equal "the image belongs to the user" "$user" "$(stat -c %u "$place/home/from/index.json")"
         user_has_nothing_left "a user, $backend, --from"
-        start_job "${as_user[@]}" "$helper" build --backend "$backend" --from "$base" -o oci:killed --compression zstd --compression-level 19
-        sleep 0.7
-        kill -TERM "$job"
-        status=0
-        wait "$job" || status=$?
-        equal "a user, $backend: SIGTERM" 143 "$status"
-        user_has_nothing_left_soon "a user, $backend, SIGTERM"
+        # Before the process in the user namespace is there, as it comes, and when it is at work.
+        for pause in 0.05 0.15 0.3 0.45 0.6 0.7 1; do
+            start_job "${as_user[@]}" "$helper" build --backend "$backend" --from "$base" -o oci:killed \
+                --compression zstd --compression-level 19
+            sleep "$pause"
+            kill -TERM "$job"
+            status=0
+            wait "$job" || status=$?
+            equal "a user, $backend: SIGTERM after $pause s" 143 "$status"
+            user_has_nothing_left "a user, $backend, SIGTERM after $pause s"
+        done
     done
     equal "a directory needs no user namespace" yes \
         "$("${as_user[@]}" env PATH=/nonexistent "$helper" build -q --rootfs "$place/small" -o oci:small >/dev/null && echo yes)"
