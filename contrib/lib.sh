@@ -177,11 +177,14 @@ podman_prefix() {
 # base_tarball SUITE: a minimal Debian, made once; sets `tarball`. mmdebstrap and not a registry:
 # it works wherever apt works, for any suite, and apt verifies what it fetches.
 base_tarball() {
-    local suite=$1 dir=$target/bases
+    local suite=$1 dir=$target/bases options=()
     tarball=$dir/debian-$suite.tar
     [[ ! -e $tarball ]] || return 0
     mkdir -p "$dir"
-    logged "$dir/$suite.log" mmdebstrap --variant=minbase "$suite" "$dir/new-$suite.tar"
+    # The lists of sid are signed for a week, and a mirror may be behind.
+    [[ $suite != sid ]] || options=(--aptopt='Acquire::Check-Valid-Until "false"')
+    logged "$dir/$suite.log" \
+        mmdebstrap --variant=minbase "${options[@]}" "$suite" "$dir/new-$suite.tar"
     mv "$dir/new-$suite.tar" "$tarball"
 }
 
