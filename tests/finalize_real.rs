@@ -418,6 +418,9 @@ fn two_builds_of_one_package_set_have_equal_layers() {
             .arg("--include=systemd-sysv,openssh-server,python3-minimal,locales,fontconfig,fonts-dejavu-core")
             .arg("--include=hicolor-icon-theme,gtk-update-icon-cache,shared-mime-info,libglib2.0-bin,man-db,ssl-cert")
             .arg("--customize-hook=chroot \"$1\" localedef -i en_US -c -f UTF-8 en_US.UTF-8")
+            // There is no cache of a theme without icons.
+            .arg("--customize-hook=mkdir -p \"$1/usr/share/icons/hicolor/48x48/apps\"")
+            .arg("--customize-hook=touch \"$1/usr/share/icons/hicolor/48x48/apps/an.png\"")
             .arg("--customize-hook=chroot \"$1\" gtk-update-icon-cache -q -f /usr/share/icons/hicolor")
             .arg("trixie")
             .arg(&path)
