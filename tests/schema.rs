@@ -140,6 +140,12 @@ fn what_json_prints_is_what_the_schemas_say() {
             "/usr/bin/b",
         ],
     );
+    let file = dir.path().join("plan.json");
+    let arguments = ["plan", "-q", "--rootfs", old.str(), "--write-plan"];
+    run(&[&arguments[..], &[file.to_str().unwrap()]].concat());
+    let plan = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let described = schema("plan-file");
+    check(&plan, &described, &described, "plan-file");
     conforms("inspect", &["inspect", &a]);
     conforms("diff", &["diff", &a, &b, "--changelog"]);
     conforms("diff", &["diff", &a, &a]);

@@ -26,13 +26,14 @@ pub struct ManArgs {
     directory: Option<Utf8PathBuf>,
 }
 
-/// Print the JSON Schema of what --json prints, or the names of all schemas.
+/// Print the JSON Schema of what --json prints or of a plan as a file, or the names of all schemas.
 ///
 /// Fields may be added in any release; one is removed, renamed, or given another type only with a
 /// new major version.
 #[derive(Debug, Args)]
 pub struct SchemaArgs {
-    /// Whose output: a command's name, 'build' for all that make an image.
+    /// Whose output: a command's name, 'build' for all that make an image; or 'plan-file', what
+    /// --write-plan writes.
     #[arg(value_name = "NAME")]
     name: Option<String>,
 }

@@ -1,7 +1,9 @@
 //! Earlier images and plans, which the next image follows or is compared with.
 
+use std::{fs, io};
+
 use anyhow::{Context, Result};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 
 use super::args::usage;
@@ -24,12 +26,14 @@ pub struct PlanArgs {
     #[arg(long)]
     previous_required: bool,
 
-    /// Follow the plan in a file, as --write-plan writes it (JSON: version 1, layers with
-    /// components), instead of an image's
+    /// Follow the plan in a file, as --write-plan writes it ('schema plan-file'), instead of an
+    /// image's. It may know more components than there are, or less. The file may be missing where
+    /// --write-plan names it too: the first build then writes it
     #[arg(long, value_name = "FILE")]
     plan: Option<Utf8PathBuf>,
 
-    /// Write the plan to a file: which component is in which layer
+    /// Write the plan to a file: which component is in which layer, one a line, for version control
+    /// beside the Containerfile. May be the file of --plan
     #[arg(long, value_name = "FILE")]
     write_plan: Option<Utf8PathBuf>,
 }
@@ -63,17 +67,43 @@ impl PlanArgs {
             (None, None) if self.previous_required => Err(usage(
                 "--previous-required: name the previous image with --previous IMAGE".into(),
             )),
-            (Some(file), None) => Previous::of_plan_file(file).map(Some),
+            (Some(file), None) => self.plan_in(file),
             (Some(file), Some(image)) => {
+                let of_image = of_image(image)?;
+                let Some(of_file) = self.plan_in(file)? else {
+                    return Ok(of_image);
+                };
                 // The layers that are there are taken over whatever the plan.
-                let mut previous = of_image(image)?.unwrap_or_default();
-                previous.plan = Previous::of_plan_file(file)?.plan;
+                let mut previous = of_image.unwrap_or_default();
+                previous.plan = of_file.plan;
                 Ok(Some(previous))
             }
             (None, Some(image)) => of_image(image),
             (None, None) => Ok(None),
         }
     }
+
+    /// The plan in `file`; none where that is still to be written.
+    fn plan_in(&self, file: &Utf8Path) -> Result<Option<Previous>> {
+        let is_written = |written: &Utf8PathBuf| is_same_file(file, written);
+        if self.write_plan.as_ref().is_some_and(is_written) && is_missing(file) {
+            tracing::info!("there is no {file} yet: the plan follows none");
+            return Ok(None);
+        }
+        Previous::of_plan_file(file).map(Some)
+    }
+}
+
+/// Whether two paths name one file, which need not be there.
+fn is_same_file(one: &Utf8Path, other: &Utf8Path) -> bool {
+    let directory = |path: &Utf8Path| crate::oci::parent_directory(path).canonicalize().ok();
+    one == other
+        || one.file_name() == other.file_name()
+            && directory(one).is_some_and(|one| directory(other) == Some(one))
+}
+
+fn is_missing(file: &Utf8Path) -> bool {
+    fs::symlink_metadata(file).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
 }
 
 /// An image, or none.

@@ -4,10 +4,9 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::explain::{Explained, explained};
-use super::layer_plan::PlannedLayer;
 use super::planned::Planned;
 use super::system::System;
-use super::{CommitOptions, ImageOptions, LayerPlan, RootfsOptions};
+use super::{CommitOptions, ImageOptions, PlanFile, RootfsOptions};
 use crate::plan::Item;
 use crate::progress::Progress;
 
@@ -28,7 +27,7 @@ pub struct DryRun {
     pub components: Vec<DryComponent>,
     /// The plan, for a file.
     #[serde(skip)]
-    pub plan: LayerPlan,
+    pub plan: PlanFile,
     /// What is asked about, explained.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub explained: Vec<Explained>,
@@ -88,15 +87,7 @@ pub fn dry_run(
             })
             .collect(),
         components: components(&planned),
-        plan: LayerPlan::new(
-            layers()
-                .map(|(layer, components)| PlannedLayer {
-                    components: components.clone(),
-                    chance: Some((layer.chance * 1e4).round() / 1e4),
-                    ..PlannedLayer::default()
-                })
-                .collect(),
-        ),
+        plan: planned.file(),
         explained: explain
             .iter()
             .map(|what| explained(what, &system, &packages, &planned))

@@ -1,5 +1,5 @@
 //! The plan of an image as it travels: in a label of its config, which outlives copies and derived
-//! builds (annotations of layers mostly do not), and in files.
+//! builds (annotations of layers mostly do not). What files have of it is in [`super::plan_file`].
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The label of the config.
 pub const LABEL: &str = "apt-ostree-helper.plan";
 /// The version of the form.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 /// A label longer than this, in bytes, is compressed.
 const LONG: usize = 32 * 1024;
 /// How a compressed label begins; zstd in base64 follows.
@@ -65,14 +65,6 @@ impl LayerPlan {
             plan.version
         );
         Ok(plan)
-    }
-
-    /// The plan as a file.
-    ///
-    /// # Errors
-    /// None that a plan can have.
-    pub fn to_json(&self) -> Result<String> {
-        Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
     /// Reads the label of a config.
@@ -134,15 +126,11 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_survives_as_label_and_as_file() {
+    fn a_plan_survives_as_label() {
         for layers in [0, 1, 3, 200] {
             let plan = plan(layers);
             let label = plan.to_label().unwrap();
             assert_eq!(LayerPlan::from_label(&label).unwrap(), plan);
-            assert_eq!(
-                LayerPlan::parse(plan.to_json().unwrap().as_bytes()).unwrap(),
-                plan
-            );
         }
         let label = plan(200).to_label().unwrap();
         assert!(

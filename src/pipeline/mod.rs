@@ -20,6 +20,7 @@ mod layer_plan;
 mod learn;
 mod options;
 mod output;
+mod plan_file;
 mod planned;
 mod previous;
 mod store;
@@ -48,6 +49,7 @@ pub use inspect::{
 pub use layer_plan::{LABEL as PLAN_LABEL, LayerPlan};
 pub use learn::{Learned, learn};
 pub use options::{CommitOptions, Format, ImageOptions, Parent, Place, RootfsOptions};
+pub use plan_file::PlanFile;
 use planned::Planned;
 pub use previous::Previous;
 pub use store::{Committed, StoreOptions};

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use super::system::System;
-use super::{ContentMetadata, Format, ImageOptions};
+use super::{ContentMetadata, Format, ImageOptions, PlanFile};
 use crate::component::{ComponentId, Ownership};
 use crate::layers::{Assignment, Sharing, component_sizes};
 use crate::plan::{self, Item, Plan};
@@ -69,6 +69,13 @@ impl Planned {
             assignment,
             components,
             items,
+        }
+    }
+
+    /// The plan for a file.
+    pub fn file(&self) -> PlanFile {
+        PlanFile {
+            layers: self.components.clone(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use anyhow::{Context, Result, anyhow, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
+use super::PlanFile;
 use super::layer_plan::{LABEL, LayerPlan};
 use crate::oci::read::{ImageConfig, Manifest};
 use crate::oci::{Blob, Platform, Stage};
@@ -213,10 +214,10 @@ impl Previous {
     pub fn of_plan_file(file: &Utf8Path) -> Result<Self> {
         let plan = std::fs::read(file)
             .map_err(anyhow::Error::from)
-            .and_then(|bytes| LayerPlan::parse(&bytes))
+            .and_then(|bytes| PlanFile::parse(&bytes))
             .with_context(|| format!("reading the plan in {file}"))?;
         Ok(Self {
-            plan: plan.components(),
+            plan: plan.layers,
             ..Self::default()
         })
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::LayerPlan;
+use super::PlanFile;
 
 /// What was built.
 #[derive(Debug, Serialize)]
@@ -23,7 +23,7 @@ pub struct Built {
     pub layers: Vec<LayerSummary>,
     /// The plan, for a file.
     #[serde(skip)]
-    pub plan: LayerPlan,
+    pub plan: PlanFile,
     /// What each component weighs and how often it changes.
     #[serde(skip)]
     pub content_metadata: Vec<ContentMetadata>,

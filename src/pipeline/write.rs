@@ -133,7 +133,7 @@ pub fn write_image(
         entries: system.tree.len(),
         packages: packages.installed.len(),
         layers: summaries,
-        plan,
+        plan: planned.file(),
         content_metadata: planned.content_metadata(),
     };
     Ok(Written {

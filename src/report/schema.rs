@@ -1,7 +1,9 @@
-//! The JSON Schemas of what `--json` prints, as contrib/docs/schema has them.
+//! The JSON Schemas of what `--json` prints, and of the plan as a file, as contrib/docs/schema has
+//! them.
 
-/// The schemas by name: the command, or `build` for every command that makes an image.
-const SCHEMAS: [(&str, &str); 11] = [
+/// The schemas by name: the command, or `build` for every command that makes an image; and
+/// `plan-file`.
+const SCHEMAS: [(&str, &str); 12] = [
     (
         "build",
         include_str!("../../contrib/docs/schema/build.json"),
@@ -29,6 +31,10 @@ const SCHEMAS: [(&str, &str); 11] = [
     ),
     ("lint", include_str!("../../contrib/docs/schema/lint.json")),
     ("plan", include_str!("../../contrib/docs/schema/plan.json")),
+    (
+        "plan-file",
+        include_str!("../../contrib/docs/schema/plan-file.json"),
+    ),
     ("pull", include_str!("../../contrib/docs/schema/pull.json")),
     ("push", include_str!("../../contrib/docs/schema/push.json")),
 ];
