@@ -127,6 +127,7 @@ pub fn run(args: &BuildArgs) -> Result<()> {
     let (config_host, from_host) = (args.base.host()?, args.source.host()?);
     let others = [
         args.plan.host(),
+        args.plan.base_host(),
         config_host.as_deref(),
         from_host.as_deref(),
     ];
@@ -148,6 +149,7 @@ pub fn run(args: &BuildArgs) -> Result<()> {
     )?;
     let image = ImageOptions {
         previous: args.plan.previous(&access, platform)?,
+        base_image: args.plan.base(&opened.annotations, &access, platform)?,
         access,
         base,
         ..image

@@ -119,8 +119,10 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
     )?;
     let timestamp = args.commit.timestamp()?;
     let backends = args.backend.enter()?;
-    let access = args.access.access(&destination, [args.plan.host()])?;
-    let previous = args.plan.previous(&access, args.image.arch.as_ref())?;
+    let hosts = [args.plan.host(), args.plan.base_host()];
+    let access = args.access.access(&destination, hosts)?;
+    let platform = args.image.arch.as_ref();
+    let previous = args.plan.previous(&access, platform)?;
     let id = source::build(
         &backends,
         &BuildOptions {
@@ -150,6 +152,7 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
     };
     let image = ImageOptions {
         previous,
+        base_image: args.plan.base(&opened.annotations, &access, platform)?,
         access,
         base,
         bootc: args.bootc,

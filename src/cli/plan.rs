@@ -86,6 +86,7 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
         max_layers: args.layers.max_layers,
         times: args.layers.mtime,
         previous: None,
+        base_image: None,
         access: Access::default(),
         compression: Compression::None,
         base: BaseConfig::default(),
@@ -103,12 +104,17 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
         threads: args.layers.threads(),
     };
     let from_host = args.source.host()?;
-    let access = || args.access.access([args.plan.host(), from_host.as_deref()]);
+    let (previous_host, base_host) = (args.plan.host(), args.plan.base_host());
+    let access = || {
+        args.access
+            .access([previous_host, base_host, from_host.as_deref()])
+    };
     let admin_dir = args.layers.admindir.as_ref();
     let opened = args.source.open(admin_dir, access, None)?;
     let access = access()?;
     let image = ImageOptions {
         previous: args.plan.previous(&access, None)?,
+        base_image: args.plan.base(&opened.annotations, &access, None)?,
         ..image
     };
     let progress = args.log.progress();

@@ -1,5 +1,6 @@
 //! Earlier images and plans, which the next image follows or is compared with.
 
+use std::collections::BTreeMap;
 use std::{fs, io};
 
 use anyhow::{Context, Result};
@@ -9,12 +10,19 @@ use clap::Args;
 use super::args::usage;
 use super::side_file::{SideFile, SideFiles};
 use crate::oci::Platform;
-use crate::pipeline::Previous;
+use crate::pipeline::{self, BaseImage, Previous};
 use crate::registry::{self, Access, Reference};
 
-/// Which plan is followed, and where the plan goes.
+/// Which layers stay, which plan is followed, and where the plan goes.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
+    /// The image that the rootfs was built from, from any transport, or auto: the one that the
+    /// image of --from or of a Containerfile says it was built from. Its layers stay as they are,
+    /// digests and all, below those of what was added or changed since, which alone is planned; what
+    /// is gone is hidden by whiteouts. With --format ostree an image of that format
+    #[arg(long, value_name = "IMAGE|auto", value_parser = base)]
+    base: Option<Base>,
+
     /// An earlier image, from any transport, or none: components stay in their layers, and layers
     /// of a layout (oci:PATH), or of the repository that the image goes to (docker://), that are
     /// the same are taken over. One that is missing, not chunked or for another architecture is no
@@ -48,6 +56,38 @@ impl PlanArgs {
     /// The same for a plan alone.
     pub fn file(&self) -> Result<Option<SideFile>> {
         self.write_plan.as_deref().map(SideFile::new).transpose()
+    }
+
+    /// The registry that has the base image, if one does that is named.
+    pub fn base_host(&self) -> Option<&str> {
+        match &self.base {
+            Some(Base::Named(reference)) => reference.host(),
+            Some(Base::Auto) | None => None,
+        }
+    }
+
+    /// The image whose layers stay; `annotations` are those of the image that is read.
+    pub fn base(
+        &self,
+        annotations: &BTreeMap<String, String>,
+        access: &Access,
+        platform: Option<&Platform>,
+    ) -> Result<Option<BaseImage>> {
+        let access = access.for_platform(platform);
+        match &self.base {
+            None => Ok(None),
+            Some(Base::Named(reference)) => BaseImage::open(reference, &access).map(Some),
+            Some(Base::Auto) => {
+                let base = pipeline::base_of(annotations).context("--base auto")?;
+                let base = base.ok_or_else(|| {
+                    usage("--base auto: what is read does not say from which image it was built (podman and buildah write that into images of the OCI format, unless they are built FROM scratch); name it with --base IMAGE".into())
+                })?;
+                tracing::info!("the base image is {base}");
+                BaseImage::open(&base, &access)
+                    .context("--base auto; name another with --base IMAGE")
+                    .map(Some)
+            }
+        }
     }
 
     /// The registry that has the earlier image, if one does.
@@ -104,6 +144,22 @@ fn is_same_file(one: &Utf8Path, other: &Utf8Path) -> bool {
 
 fn is_missing(file: &Utf8Path) -> bool {
     fs::symlink_metadata(file).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+}
+
+/// The image that another one was built from.
+#[derive(Debug, Clone)]
+enum Base {
+    /// This one.
+    Named(Reference),
+    /// The one that it names itself.
+    Auto,
+}
+
+fn base(text: &str) -> Result<Base> {
+    match text {
+        "auto" => Ok(Base::Auto),
+        name => name.parse().map(Base::Named),
+    }
 }
 
 /// An image, or none.

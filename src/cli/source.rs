@@ -1,5 +1,6 @@
 //! Where a root filesystem comes from: the options of every command that reads one.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -77,6 +78,8 @@ pub struct Opened {
     pub rootfs: RootfsOptions,
     /// The config of the image or container.
     pub config: BaseConfig,
+    /// The annotations of the image.
+    pub annotations: BTreeMap<String, String>,
     _view: Option<View>,
     _source: Option<Source>,
 }
@@ -139,6 +142,7 @@ impl SourceArgs {
                 return Ok(Opened {
                     rootfs: self.rootfs.options(admin_dir)?,
                     config: BaseConfig::default(),
+                    annotations: BTreeMap::new(),
                     _view: None,
                     _source: None,
                 });
@@ -155,12 +159,14 @@ impl SourceArgs {
         access: Access,
     ) -> Result<Opened> {
         let reference = from(image)?;
-        let config = BaseConfig::parse(&registry::read_config(&reference, &access)?)
+        let found = registry::describe(&reference, &access)?;
+        let config = BaseConfig::parse(&found.config)
             .with_context(|| format!("reading the config of the image {reference}"))?;
         let place = Place::Image(reference, Box::new(access));
         Ok(Opened {
             rootfs: self.rootfs.filter.options(place, admin_dir)?,
             config,
+            annotations: found.manifest.annotations,
             _view: None,
             _source: None,
         })
@@ -173,6 +179,7 @@ impl FilterArgs {
         Ok(Opened {
             rootfs: self.options(Place::Directory(source.path().to_owned()), admin_dir)?,
             config: source.config().clone(),
+            annotations: source.annotations().clone(),
             _view: None,
             _source: Some(source),
         })

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::lower::Overlay;
 use crate::checksum::Checksum;
 use crate::component::{ComponentId, Ownership};
 use crate::ostree::ContentObjects;
@@ -42,6 +43,8 @@ struct Homes<'a> {
     tree: &'a Tree,
     objects: &'a ContentObjects,
     ownership: &'a Ownership,
+    /// What lower layers have already, where there are some.
+    lower: Option<&'a Overlay>,
     /// Of what is written once, the first file of its stablest owner.
     home: HashMap<Shared, EntryId>,
 }
@@ -52,18 +55,21 @@ impl<'a> Homes<'a> {
         objects: &'a ContentObjects,
         ownership: &'a Ownership,
         sharing: Sharing,
+        lower: Option<&'a Overlay>,
     ) -> Self {
         let mut homes = Self {
             sharing,
             tree,
             objects,
             ownership,
+            lower,
             home: HashMap::new(),
         };
-        for id in tree
-            .ids()
-            .filter(|id| tree.entry(*id).kind == Kind::Regular)
-        {
+        let is_wanted = |id: &EntryId| tree.entry(*id).kind == Kind::Regular;
+        for id in tree.ids().filter(is_wanted) {
+            if homes.is_done(id) {
+                continue;
+            }
             let Some(shared) = homes.shared(id) else {
                 continue;
             };
@@ -97,8 +103,16 @@ impl<'a> Homes<'a> {
         one != other && order.is_lt()
     }
 
-    /// The entry whose owner decides about `id`; none for a directory with something in it.
+    fn is_done(&self, id: EntryId) -> bool {
+        self.lower.is_some_and(|lower| lower.is_done(id))
+    }
+
+    /// The entry whose owner decides about `id`; none for a directory with something in it, and for
+    /// what lower layers have.
     fn of(&self, id: EntryId) -> Option<EntryId> {
+        if self.is_done(id) {
+            return None;
+        }
         match self.tree.entry(id).kind {
             Kind::Directory => self.tree.children(id).is_empty().then_some(id),
             Kind::Regular => {
@@ -112,14 +126,15 @@ impl<'a> Homes<'a> {
 }
 
 /// What each component weighs in a layer, in bytes of tar: headers and padding counted, what is
-/// shared once. What directories weigh on disk does not count: it differs between file systems.
+/// shared once, and what `lower` layers have not at all. What directories weigh on disk does not count: it differs between file systems.
 pub fn component_sizes(
     tree: &Tree,
     objects: &ContentObjects,
     ownership: &Ownership,
     sharing: Sharing,
+    lower: Option<&Overlay>,
 ) -> Vec<u64> {
-    let homes = Homes::new(tree, objects, ownership, sharing);
+    let homes = Homes::new(tree, objects, ownership, sharing, lower);
     let mut sizes = vec![0; ownership.components().len()];
     for id in tree.ids() {
         let Some(home) = homes.of(id) else { continue };
@@ -135,7 +150,7 @@ pub fn component_sizes(
 }
 
 /// The entries of every planned layer, in canonical order, each in exactly one; directories that
-/// have something in them in none.
+/// have something in them, and what lower layers have, in none.
 #[derive(Debug)]
 pub struct Assignment {
     layers: Vec<Vec<EntryId>>,
@@ -151,12 +166,13 @@ impl Assignment {
         items: &[ComponentId],
         plan: &Plan,
         sharing: Sharing,
+        lower: Option<&Overlay>,
     ) -> Self {
         let mut layer_of: HashMap<ComponentId, usize> = HashMap::new();
         for (at, layer) in plan.layers.iter().enumerate() {
             layer_of.extend(layer.items.iter().map(|item| (items[*item], at)));
         }
-        let homes = Homes::new(tree, objects, ownership, sharing);
+        let homes = Homes::new(tree, objects, ownership, sharing, lower);
         let mut layers = vec![Vec::new(); plan.layers.len()];
         for id in tree.ids() {
             let layer = homes

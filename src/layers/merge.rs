@@ -19,7 +19,7 @@ use crate::tree::{
 };
 
 /// The beginning of the names of whiteouts.
-const WHITEOUT: &str = ".wh.";
+pub(super) const WHITEOUT: &str = ".wh.";
 /// The whiteout of everything below a directory that lower layers have.
 const OPAQUE: &str = ".wh..wh..opq";
 /// The beginning of the names of what aufs keeps for itself at the root of a layer.

@@ -3,6 +3,7 @@
 
 mod assignment;
 mod encapsulated;
+mod lower;
 mod members;
 mod merge;
 mod nodes;
@@ -11,6 +12,7 @@ mod unpack;
 
 pub use assignment::{Assignment, Sharing, component_sizes};
 pub use encapsulated::{FormatVersion, write_commit_layer, write_content_layer};
+pub use lower::{Compared, LowerLayers, Overlay, write_mending_layer};
 pub use members::Source;
 pub use merge::{Keeper, LayerFile, Merged};
 pub use nodes::{Node, NodeKind};

@@ -32,6 +32,24 @@ impl Compression {
         }
     }
 
+    /// The media type of a layer that stays as it is, for one of that type, OCI's or docker's; none
+    /// for one that images may leave out, or that is compressed otherwise.
+    pub fn media_type_like(media_type: &str) -> Option<&'static str> {
+        if ["nondistributable", "foreign"]
+            .iter()
+            .any(|kind| media_type.contains(kind))
+        {
+            return None;
+        }
+        let like = match media_type.rsplit(['.', '+']).next()? {
+            "tar" => Self::None,
+            "gzip" => Self::Gzip(0),
+            "zstd" => Self::Zstd(0),
+            _ => return None,
+        };
+        Some(like.media_type())
+    }
+
     /// The method called `name` at `level`, or at its usual level.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::blob::{Blob, Compression};
+use super::blob::Blob;
 use super::config::BaseConfig;
 use super::stage::Stage;
 use crate::checksum::Checksum;
@@ -21,6 +21,8 @@ const CREATED: &str = "org.opencontainers.image.created";
 pub struct Layer {
     /// Its bytes.
     pub blob: Blob,
+    /// What kind of bytes they are (image-spec, layer.md).
+    pub media_type: &'static str,
     /// Annotations of its descriptor.
     pub annotations: BTreeMap<String, String>,
     /// What the image's history says of it.
@@ -38,8 +40,6 @@ pub struct ImageDetails {
     pub created: String,
     /// Who made it, for the history: a command.
     pub created_by: String,
-    /// How all layers are compressed.
-    pub compression: Compression,
 }
 
 /// A finished image in a stage.
@@ -77,7 +77,7 @@ impl Image {
             .iter()
             .map(|layer| {
                 let mut descriptor = json!({
-                    "mediaType": details.compression.media_type(),
+                    "mediaType": layer.media_type,
                     "digest": layer.blob.digest.to_digest(),
                     "size": layer.blob.size,
                 });

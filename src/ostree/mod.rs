@@ -11,7 +11,7 @@ mod stored;
 
 pub use commit::{Commit, CommitInfo, MetadataValue};
 pub use extent::check_extent;
-pub use objects::{ContentObjects, content_header};
+pub use objects::{ContentObjects, content_header, content_header_of};
 pub use repo::{NewFile, Repository, StoredContents, Transaction};
 pub use sign::{PublicKeys, SecretKey, detached_with};
 pub use stored::{FileHeader, FileStore, MetadataKind, ObjectStore, StoredCommit, load_metadata};

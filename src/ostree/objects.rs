@@ -12,7 +12,7 @@ use super::gvariant::{self, Tuple};
 use crate::checksum::Checksum;
 use crate::parallel;
 use crate::progress::Progress;
-use crate::tree::{Contents, EntryId, Kind, Tree};
+use crate::tree::{Contents, EntryId, Kind, Metadata, Tree, Xattrs};
 
 /// How much of a file is read at once.
 const BUFFER: usize = 256 * 1024;
@@ -113,12 +113,23 @@ fn content_checksum(
 /// `(uuuusa(ayay))`: owner, group, mode, 0 (rdev), the link's target, attributes.
 pub fn content_header(tree: &Tree, id: EntryId) -> Vec<u8> {
     let entry = tree.entry(id);
+    let numbers = [entry.uid, entry.gid, entry.mode()];
+    framed_header(numbers, tree.target(id), tree.xattrs(id))
+}
+
+/// The same of a file that is in no tree.
+pub fn content_header_of(metadata: &Metadata, target: &str) -> Vec<u8> {
+    let mode = metadata.kind.type_bits() | metadata.permissions;
+    framed_header([metadata.uid, metadata.gid, mode], target, &metadata.xattrs)
+}
+
+fn framed_header([uid, gid, mode]: [u32; 3], target: &str, xattrs: &Xattrs) -> Vec<u8> {
     let mut header = Tuple::default();
-    for number in [entry.uid, entry.gid, entry.mode(), 0] {
+    for number in [uid, gid, mode, 0] {
         header.bytes(&number.to_be_bytes());
     }
-    header.string(tree.target(id));
-    header.bytes(&gvariant::xattrs(tree.xattrs(id)));
+    header.string(target);
+    header.bytes(&gvariant::xattrs(xattrs));
     let header = header.finish();
     let mut framed = (header.len() as u32).to_be_bytes().to_vec();
     framed.extend([0; 4]);

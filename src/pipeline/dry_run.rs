@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
+use super::base::Below;
 use super::explain::{Explained, explained};
 use super::planned::Planned;
 use super::system::System;
@@ -21,7 +22,7 @@ pub struct DryRun {
     pub packages: usize,
     /// Bytes that a client is expected to fetch for the next update.
     pub expected_bytes: f64,
-    /// The layers but for that of the commit.
+    /// The planned layers: those but for that of the commit and those of a base image.
     pub layers: Vec<DryLayer>,
     /// What was planned, by name.
     pub components: Vec<DryComponent>,
@@ -72,7 +73,8 @@ pub fn dry_run(
     let system = System::of_rootfs(rootfs, commit, image.threads, progress)?;
     let packages = image.packages(&system, rootfs.admin_dir.as_deref(), &rootfs.rootfs)?;
     image.follow_what_fits(&packages)?;
-    let planned = Planned::new(&system, &packages.ownership, &image);
+    let below = Below::of(&system, &packages, &image, None, progress)?;
+    let planned = Planned::new(&system, &packages.ownership, &image, below.as_ref())?;
     let layers = || planned.plan.layers.iter().zip(&planned.components);
     Ok(DryRun {
         commit: system.commit.checksum.to_string(),

@@ -42,6 +42,19 @@ pub struct PlannedLayer {
     /// Bytes before compression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uncompressed_size: Option<u64>,
+    /// Where it is not planned: what it is instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+}
+
+/// What a layer is that no plan has made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// A layer of the base image.
+    Base,
+    /// What hides and mends what layers of the base image have.
+    Mending,
 }
 
 impl LayerPlan {
@@ -102,9 +115,10 @@ impl LayerPlan {
         Ok(format!("{COMPRESSED}{}", BASE64.encode(compressed)))
     }
 
-    /// The components of each layer that has any.
+    /// The components of each planned layer that has any.
     pub fn components(&self) -> Vec<Vec<String>> {
-        let layers = self.layers.iter().map(|layer| layer.components.clone());
+        let planned = self.layers.iter().filter(|layer| layer.role.is_none());
+        let layers = planned.map(|layer| layer.components.clone());
         layers.filter(|components| !components.is_empty()).collect()
     }
 }
@@ -121,6 +135,7 @@ mod tests {
             key: Some("0123456789abcdef".repeat(4)),
             diff_id: Some(format!("sha256:{}", "0123456789abcdef".repeat(4))),
             uncompressed_size: Some(1),
+            role: (at == 0).then_some(Role::Base),
         };
         LayerPlan::new((0..layers).map(layer).collect())
     }

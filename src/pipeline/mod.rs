@@ -1,6 +1,7 @@
 //! The jobs from end to end: a rootfs or a commit becomes a chunked image at its destination, a
 //! rootfs a commit in a repository, an image a commit in a repository.
 
+mod base;
 mod byte_code;
 mod changelog;
 mod component_changes;
@@ -35,6 +36,8 @@ use std::num::NonZeroUsize;
 use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
 
+use base::Below;
+pub use base::{BaseImage, base_of};
 pub use changelog::{ChangedSource, ChangelogEntry};
 pub use component_changes::{Change, ComponentChange, Cost};
 pub use diff::{ChangedPackage, Difference, FetchedLayer};
@@ -185,11 +188,13 @@ fn image_of(
     progress: &dyn Progress,
 ) -> Result<write::Written> {
     image.follow_what_fits(packages)?;
-    let planned = Planned::new(system, &packages.ownership, &image);
+    let stage = output.stage()?;
+    let below = Below::of(system, packages, &image, Some(&stage), progress)?;
+    let planned = Planned::new(system, &packages.ownership, &image, below.as_ref())?;
     tracing::debug!(
         "planned {} layers, {:.0} bytes expected at the next update",
         planned.plan.layers.len(),
         planned.plan.expected_bytes()
     );
-    write::write_image(system, packages, &planned, image, output, progress)
+    write::write_image(system, packages, &planned, below, image, stage, progress)
 }

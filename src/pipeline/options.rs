@@ -6,10 +6,10 @@ use std::num::NonZeroUsize;
 
 use camino::Utf8PathBuf;
 
-use super::{FileTimes, Previous, StoreOptions};
+use super::{BaseImage, FileTimes, Previous, StoreOptions};
 use crate::checksum::Checksum;
 use crate::component::{ComponentTable, Intervals};
-use crate::layers::FormatVersion;
+use crate::layers::{FormatVersion, Sharing};
 use crate::oci::{BaseConfig, Compression, Platform};
 use crate::ostree::{MetadataValue, SecretKey};
 use crate::registry::{Access, Destination, Reference};
@@ -22,6 +22,16 @@ pub enum Format {
     Ostree(FormatVersion),
     /// An ordinary image.
     Plain,
+}
+
+impl Format {
+    /// What files have in common that are written once.
+    pub fn sharing(self) -> Sharing {
+        match self {
+            Self::Ostree(_) => Sharing::Content,
+            Self::Plain => Sharing::HardLinks,
+        }
+    }
 }
 
 /// Where a root filesystem is.
@@ -103,6 +113,8 @@ pub struct ImageOptions {
     /// An earlier image, whose plan is kept as far as it fits, and whose layers are where they are
     /// the same.
     pub previous: Option<Previous>,
+    /// The image that the root filesystem was built from, whose layers stay as they are.
+    pub base_image: Option<BaseImage>,
     /// Which times the files of a plain image have.
     pub times: FileTimes,
     /// How layers are compressed.

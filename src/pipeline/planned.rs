@@ -2,10 +2,13 @@
 
 use std::num::NonZeroUsize;
 
+use anyhow::{Result, ensure};
+
+use super::base::Below;
 use super::system::System;
 use super::{ContentMetadata, Format, ImageOptions, PlanFile};
 use crate::component::{ComponentId, Ownership};
-use crate::layers::{Assignment, Sharing, component_sizes};
+use crate::layers::{Assignment, component_sizes};
 use crate::plan::{self, Item, Plan};
 
 /// Pulls in a year: the chances of sources are for the time from one to the next, about a month.
@@ -24,18 +27,26 @@ pub struct Planned {
 }
 
 impl Planned {
-    /// Plans the layers of `system`, whose entries belong to the components of `ownership`.
-    pub fn new(system: &System, ownership: &Ownership, options: &ImageOptions) -> Self {
-        let sharing = match options.format {
-            Format::Ostree(_) => Sharing::Content,
-            Format::Plain => Sharing::HardLinks,
-        };
-        let sizes = component_sizes(&system.tree, &system.objects, ownership, sharing);
+    /// Plans the layers of `system`, whose entries belong to the components of `ownership`, above
+    /// those of the base image, if there is one.
+    ///
+    /// # Errors
+    /// When these leave too few layers.
+    pub fn new(
+        system: &System,
+        ownership: &Ownership,
+        options: &ImageOptions,
+        below: Option<&Below>,
+    ) -> Result<Self> {
+        let sharing = options.format.sharing();
+        let lower = below.map(|below| &below.overlay);
+        let sizes = component_sizes(&system.tree, &system.objects, ownership, sharing, lower);
         // In the encapsulated format the first layer is the commit's.
-        let budget = match options.format {
-            Format::Ostree(_) => NonZeroUsize::new(options.max_layers.get() - 1),
-            Format::Plain => Some(options.max_layers),
+        let taken = match options.format {
+            Format::Ostree(_) => 1 + below.map_or(0, Below::layers),
+            Format::Plain => below.map_or(0, Below::layers),
         };
+        let budget = NonZeroUsize::new(options.max_layers.get().saturating_sub(taken));
         let owned = system.tree.ids().map(|id| ownership.owner(id));
         let mut ids: Vec<ComponentId> = owned.collect();
         ids.sort_unstable();
@@ -53,10 +64,15 @@ impl Planned {
                 cause: component(id).cause.clone(),
             })
             .collect();
+        ensure!(
+            below.is_none() || budget.is_some() || items.is_empty(),
+            "the layers of the base image, and what belongs to them, are {taken} already, and --max-layers allows {}; allow more, or build without --base",
+            options.max_layers
+        );
         let previous = options.previous.as_ref().map(|p| p.plan.as_slice());
         let plan = plan::plan(&items, budget.unwrap_or(NonZeroUsize::MIN), previous);
         let (tree, objects) = (&system.tree, &system.objects);
-        let assignment = Assignment::new(tree, objects, ownership, &ids, &plan, sharing);
+        let assignment = Assignment::new(tree, objects, ownership, &ids, &plan, sharing, lower);
         let names = |layer: &plan::PlannedLayer| {
             let names = layer.items.iter().map(|item| items[*item].name.clone());
             let mut names: Vec<String> = names.collect();
@@ -64,12 +80,12 @@ impl Planned {
             names
         };
         let components = plan.layers.iter().map(names).collect();
-        Self {
+        Ok(Self {
             plan,
             assignment,
             components,
             items,
-        }
+        })
     }
 
     /// The plan for a file.

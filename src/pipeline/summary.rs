@@ -40,12 +40,16 @@ pub struct LayerSummary {
     pub size: u64,
     /// Bytes before compression.
     pub uncompressed_size: u64,
-    /// The chance that it changes until the next pull.
+    /// The chance that it changes until the next pull; 0 where a base does not tell.
     pub chance: f64,
-    /// Its components, sorted; empty for the commit layer.
+    /// Its components, sorted; empty for the commit layer, for what hides and mends what the base has,
+    /// and where a base does not tell.
     pub components: Vec<String>,
-    /// Whether its bytes are those of the previous image's, taken over as they are.
+    /// Whether its bytes are those of the previous image's, or of the base's, taken over as they
+    /// are.
     pub taken_over: bool,
+    /// Whether it is a layer of the base image.
+    pub base: bool,
 }
 
 /// A component as rpm-ostree's `--write-contentmeta-json` describes one (ostree-ext,

@@ -7,14 +7,18 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use super::layer_plan::PlannedLayer;
+use super::base::{Below, KeptLayer};
+use super::layer_plan::{PlannedLayer, Role};
 use super::output::Output;
 use super::planned::Planned;
 use super::system::{Packages, System};
 use super::times::Times;
 use super::{Built, Format, ImageOptions, LayerPlan, LayerSummary, PLAN_LABEL, Previous, labels};
 use crate::checksum::Checksum;
-use crate::layers::{self, Source, write_commit_layer, write_content_layer, write_plain_layer};
+use crate::layers::{
+    self, Overlay, Source, write_commit_layer, write_content_layer, write_mending_layer,
+    write_plain_layer,
+};
 use crate::oci::{Blob, Compression, Image, ImageDetails, Layer, Platform, Stage};
 use crate::parallel;
 use crate::progress::{Part, Progress};
@@ -24,12 +28,31 @@ use crate::tree::EntryId;
 struct Job<'a> {
     /// Its place in the image.
     at: usize,
-    /// None for the commit layer.
-    components: Option<&'a [String]>,
+    content: Content<'a>,
     entries: &'a [EntryId],
     chance: f64,
     /// Bytes of content, for the order of work.
     size: u64,
+}
+
+/// What a layer that is written has.
+#[derive(Clone, Copy)]
+enum Content<'a> {
+    /// The commit.
+    Commit,
+    /// What hides and mends what the layers of the base image have.
+    Mending(&'a Overlay),
+    /// These components.
+    Components(&'a [String]),
+}
+
+impl<'a> Content<'a> {
+    fn components(self) -> &'a [String] {
+        match self {
+            Self::Components(components) => components,
+            Self::Commit | Self::Mending(_) => &[],
+        }
+    }
 }
 
 /// A whole image, not published yet.
@@ -74,12 +97,12 @@ pub fn write_image(
     system: &System,
     packages: &Packages,
     planned: &Planned,
+    below: Option<Below>,
     options: ImageOptions,
-    output: &Output,
+    stage: Stage,
     progress: &dyn Progress,
 ) -> Result<Written> {
-    let stage = output.stage()?;
-    let jobs = jobs(system, planned, &options);
+    let jobs = jobs(system, planned, below.as_ref(), &options);
     let mut order: Vec<&Job<'_>> = jobs.iter().collect();
     order.sort_by_key(|job| Reverse(job.size));
     let source = Source {
@@ -110,16 +133,27 @@ pub fn write_image(
     progress.end();
     blobs.sort_by_key(|(at, _)| *at);
 
-    let pairs = || jobs.iter().zip(&blobs);
-    let layers: Vec<Layer> = pairs()
-        .map(|(job, (_, made))| layer(job, &made.blob, system))
-        .collect();
-    let summaries = pairs().map(|(job, (_, made))| summary(job, made)).collect();
-    let plan = LayerPlan::new(
-        pairs()
-            .map(|(job, (_, made))| planned_layer(job, made))
-            .collect(),
-    );
+    let compression = options.compression;
+    let written = jobs.iter().zip(&blobs).map(|(job, (_, made))| Finished {
+        layer: layer(job, &made.blob, compression, system),
+        summary: summary(job, made),
+        planned: planned_layer(job, made),
+    });
+    let mut finished: Vec<Finished> = written.collect();
+    let kept = below.map(|below| below.kept).unwrap_or_default();
+    // The commit has to be first.
+    let first = match options.format {
+        Format::Ostree(_) => 1,
+        Format::Plain => 0,
+    };
+    finished.splice(first..first, kept.into_iter().map(Finished::kept));
+    let (mut layers, mut summaries, mut plan) = (Vec::new(), Vec::new(), Vec::new());
+    for one in finished {
+        layers.push(one.layer);
+        summaries.push(one.summary);
+        plan.push(one.planned);
+    }
+    let plan = LayerPlan::new(plan);
     let details = details(system, packages, &layers, &plan, options)?;
     let image = Image::write(&stage, &layers, details)?;
     let sizes = layers
@@ -144,7 +178,40 @@ pub fn write_image(
     })
 }
 
-fn jobs<'a>(system: &System, planned: &'a Planned, options: &ImageOptions) -> Vec<Job<'a>> {
+/// A layer that is there, and what is told of it.
+struct Finished {
+    layer: Layer,
+    summary: LayerSummary,
+    planned: PlannedLayer,
+}
+
+impl Finished {
+    fn kept(kept: KeptLayer) -> Self {
+        let KeptLayer { layer, planned } = kept;
+        let blob = &layer.blob;
+        Self {
+            summary: LayerSummary {
+                digest: blob.digest.to_digest(),
+                diff_id: blob.diff_id.to_digest(),
+                size: blob.size,
+                uncompressed_size: blob.uncompressed_size,
+                chance: planned.chance.unwrap_or(0.0),
+                components: planned.components.clone(),
+                taken_over: true,
+                base: true,
+            },
+            layer,
+            planned,
+        }
+    }
+}
+
+fn jobs<'a>(
+    system: &System,
+    planned: &'a Planned,
+    below: Option<&'a Below>,
+    options: &ImageOptions,
+) -> Vec<Job<'a>> {
     let tree = &system.tree;
     let size = |entries: &[EntryId]| {
         let sizes = entries.iter().map(|id| tree.entry(*id).size);
@@ -153,12 +220,12 @@ fn jobs<'a>(system: &System, planned: &'a Planned, options: &ImageOptions) -> Ve
     let mut jobs = Vec::new();
     if let Format::Ostree(_) = options.format {
         // With one layer allowed, the commit layer holds everything.
-        let alone = options.max_layers.get() == 1;
+        let alone = options.max_layers.get() == 1 && below.is_none();
         let everything = planned.assignment.layers().first().filter(|_| alone);
         let entries = everything.map_or(&[][..], Vec::as_slice);
         jobs.push(Job {
             at: 0,
-            components: None,
+            content: Content::Commit,
             entries,
             chance: 1.0,
             size: size(entries),
@@ -166,6 +233,16 @@ fn jobs<'a>(system: &System, planned: &'a Planned, options: &ImageOptions) -> Ve
         if alone {
             return jobs;
         }
+    }
+    let overlay = below.map(|below| &below.overlay);
+    if let Some(overlay) = overlay.filter(|overlay| overlay.needs_mending()) {
+        jobs.push(Job {
+            at: jobs.len(),
+            content: Content::Mending(overlay),
+            entries: &[],
+            chance: 1.0,
+            size: 0,
+        });
     }
     for (at, entries) in planned.assignment.layers().iter().enumerate() {
         // The commit layer has the directories already.
@@ -175,7 +252,7 @@ fn jobs<'a>(system: &System, planned: &'a Planned, options: &ImageOptions) -> Ve
         }
         jobs.push(Job {
             at: jobs.len(),
-            components: Some(&planned.components[at]),
+            content: Content::Components(&planned.components[at]),
             entries,
             chance: planned.plan.layers[at].chance,
             size: size(entries),
@@ -209,8 +286,12 @@ const WRITER: &str = concat!("apt-ostree-helper ", env!("CARGO_PKG_VERSION"), " 
 impl LayerWriter<'_> {
     /// Takes the layer over from the previous image, or writes it.
     fn make(&self, job: &Job<'_>, buffer: &mut [u8]) -> Result<Made> {
-        let name = job.components.and_then(|components| components.first());
-        let name = format!("layer {} {}", job.at, name.map_or("commit", String::as_str));
+        let name = match job.content {
+            Content::Commit => "commit",
+            Content::Mending(_) => "changes to the base",
+            Content::Components(names) => names.first().map_or("", String::as_str),
+        };
+        let name = format!("layer {} {name}", job.at);
         let _part = Part::begin(self.source.progress, &name, job.size);
         let key = self.key(job, buffer)?;
         if let Some(previous) = self.previous {
@@ -253,30 +334,37 @@ impl LayerWriter<'_> {
     ) -> Result<W> {
         let entries = job.entries;
         let objects = &self.system.objects;
-        Ok(match (self.format, job.components) {
+        Ok(match (self.format, job.content) {
+            (_, Content::Mending(overlay)) => write_mending_layer(source, overlay, out, buffer)?,
             (Format::Plain, _) => {
                 write_plain_layer(source, entries, &|id| self.times.of(id), out, buffer)?
             }
-            (Format::Ostree(_), None) => {
+            (Format::Ostree(_), Content::Commit) => {
                 write_commit_layer(source, objects, &self.system.commit, entries, out, buffer)?
             }
-            (Format::Ostree(version), Some(_)) => {
+            (Format::Ostree(version), Content::Components(_)) => {
                 write_content_layer(source, objects, entries, version, out, buffer)?
             }
         })
     }
 }
 
-fn layer(job: &Job<'_>, blob: &Blob, system: &System) -> Layer {
-    let Some(components) = job.components else {
-        return Layer {
-            blob: blob.clone(),
-            annotations: BTreeMap::new(),
-            comment: match system.info.subject.as_str() {
+fn layer(job: &Job<'_>, blob: &Blob, compression: Compression, system: &System) -> Layer {
+    let commented = |comment: String| Layer {
+        blob: blob.clone(),
+        media_type: compression.media_type(),
+        annotations: BTreeMap::new(),
+        comment,
+    };
+    let components = match job.content {
+        Content::Components(components) => components,
+        Content::Mending(_) => return commented("changes to the base image".to_owned()),
+        Content::Commit => {
+            return commented(match system.info.subject.as_str() {
                 "" => format!("ostree export of commit {}", system.commit.checksum),
                 subject => subject.to_owned(),
-            },
-        };
+            });
+        }
     };
     let names = components.join(",");
     let annotations = [
@@ -287,19 +375,19 @@ fn layer(job: &Job<'_>, blob: &Blob, system: &System) -> Layer {
         ("org.chunkah.stability", format!("{:.3}", 1.0 - job.chance)),
     ];
     Layer {
-        blob: blob.clone(),
         annotations: annotations.map(|(k, v)| (k.to_owned(), v)).into(),
-        comment: names,
+        ..commented(names)
     }
 }
 
 fn planned_layer(job: &Job<'_>, made: &Made) -> PlannedLayer {
     PlannedLayer {
-        components: job.components.unwrap_or_default().to_vec(),
+        components: job.content.components().to_vec(),
         chance: Some((job.chance * 1e4).round() / 1e4),
         key: Some(made.key.to_string()),
         diff_id: Some(made.blob.diff_id.to_digest()),
         uncompressed_size: Some(made.blob.uncompressed_size),
+        role: matches!(job.content, Content::Mending(_)).then_some(Role::Mending),
     }
 }
 
@@ -311,8 +399,9 @@ fn summary(job: &Job<'_>, made: &Made) -> LayerSummary {
         size: blob.size,
         uncompressed_size: blob.uncompressed_size,
         chance: job.chance,
-        components: job.components.unwrap_or_default().to_vec(),
+        components: job.content.components().to_vec(),
         taken_over: made.taken_over,
+        base: false,
     }
 }
 
@@ -352,7 +441,6 @@ fn details(
         annotations,
         created,
         created_by: options.created_by,
-        compression: options.compression,
     })
 }
 

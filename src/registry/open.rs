@@ -2,7 +2,7 @@
 //! byte for byte; reading them fetches no layer.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 
 use anyhow::{Context, Result, bail};
 use camino::Utf8Path;
@@ -67,6 +67,14 @@ impl Image {
     /// The layers, bottom first, with their diff ids.
     pub fn layers(&self) -> &[(Descriptor, Checksum)] {
         &self.layers
+    }
+
+    /// Opens the blob of layer `at` as it is stored; it is not verified.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub fn open_blob(&self, at: usize) -> Result<Box<dyn Read + Send + '_>> {
+        self.blobs.open(self.layers[at].0.digest)
     }
 
     /// Opens layer `at` for reading: uncompressed, and verified as it passes.

@@ -140,6 +140,7 @@ mod tests {
             chance: 0.0,
             components: Vec::new(),
             taken_over: false,
+            base: false,
         };
         let old = [("a".to_owned(), 10), ("b".to_owned(), 2000)];
         let text = comparison(&old, &[layer("a", 10), layer("c", 30)]);

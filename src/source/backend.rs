@@ -38,6 +38,8 @@ pub struct Inspected {
     pub id: String,
     /// The config, in one of the forms that [`crate::oci::BaseConfig::parse`] reads.
     pub config: String,
+    /// The annotations of the image's manifest.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Backend {
@@ -119,7 +121,15 @@ impl Backend {
             Some(whole) if !whole.is_empty() => whole.to_owned(),
             _ => self.whole_config(&id).unwrap_or(printed),
         };
-        Ok(Inspected { id, config })
+        let annotations = value.pointer(of.image_annotations);
+        let annotations = annotations.and_then(Value::as_object).into_iter().flatten();
+        let text =
+            |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+        Ok(Inspected {
+            id,
+            config,
+            annotations: annotations.filter_map(text).collect(),
+        })
     }
 
     /// The config of an image as it is, by skopeo where that is there: podman leaves fields out
@@ -153,6 +163,7 @@ impl Backend {
             return Ok(Inspected {
                 id: String::new(),
                 config: printed,
+                annotations: BTreeMap::new(),
             });
         };
         self.inspect_image(&text_at(&json(&printed, &name)?, image, &name)?)

@@ -20,6 +20,8 @@ pub struct Description {
     pub inspect_container: &'static [&'static str],
     /// Where the image's id is in what `inspect_image` prints (a JSON pointer, RFC 6901).
     pub image_id: &'static str,
+    /// Where the annotations of its manifest are.
+    pub image_annotations: &'static str,
     /// Where the image's whole config is, as text.
     pub whole_config: Option<&'static str>,
     /// Where the id of a container's image is, if the config is to be taken from there.
@@ -58,6 +60,7 @@ static PODMAN: Description = Description {
     inspect_image: &["image", "inspect", "{image}"],
     inspect_container: &["container", "inspect", "{name}"],
     image_id: "/0/Id",
+    image_annotations: "/0/Annotations",
     whole_config: None,
     image_of_container: Some("/0/Image"),
     pull: &["pull", "--quiet", "{image}"],
@@ -95,6 +98,7 @@ static BUILDAH: Description = Description {
     inspect_image: &["inspect", "--type", "image", "{image}"],
     inspect_container: &["inspect", "--type", "container", "{name}"],
     image_id: "/FromImageID",
+    image_annotations: "/ImageAnnotations",
     whole_config: Some("/Config"),
     // What `buildah config` has set is in the container.
     image_of_container: None,

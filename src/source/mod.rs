@@ -14,6 +14,8 @@ mod unshare;
 mod view;
 mod working;
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, anyhow};
 use camino::Utf8Path;
 
@@ -34,6 +36,7 @@ use crate::oci::BaseConfig;
 pub struct Source {
     mounted: Mounted,
     config: BaseConfig,
+    annotations: BTreeMap<String, String>,
 }
 
 impl Source {
@@ -47,6 +50,11 @@ impl Source {
         &self.config
     }
 
+    /// The annotations of the image; none of a container's.
+    pub fn annotations(&self) -> &BTreeMap<String, String> {
+        &self.annotations
+    }
+
     /// Mounts an image of the preferred backend, which fetches it where it is not in its storage.
     ///
     /// # Errors
@@ -54,8 +62,13 @@ impl Source {
     pub fn image(backends: &Backends, name: &str) -> Result<Self> {
         let backend = &backends.first();
         let open = || -> Result<Self> {
-            let Inspected { id, config } = find_image(backend, name)?;
+            let Inspected {
+                id,
+                config,
+                annotations,
+            } = find_image(backend, name)?;
             Ok(Self {
+                annotations,
                 config: parse(&config)?,
                 mounted: Mounted::image(backend, &id)?,
             })
@@ -73,6 +86,7 @@ impl Source {
             Ok(Self {
                 config: parse(&config)?,
                 mounted: Mounted::container(&backend, name)?,
+                annotations: BTreeMap::new(),
             })
         };
         open().with_context(|| format!("mounting the container {name} with {}", backend.kind()))

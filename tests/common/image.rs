@@ -166,6 +166,26 @@ pub fn apply(image: &Image) -> Nodes {
     let mut nodes = Nodes::new();
     for member in image.layers.iter().flatten() {
         let Member { mode, uid, gid, .. } = *member;
+        let (parent, name) = member.path.rsplit_once('/').unwrap_or(("", &member.path));
+        let slash = if parent.is_empty() { "" } else { "/" };
+        let hidden = name.strip_prefix(".wh.");
+        let hidden = hidden.map(|name| format!("{parent}{slash}{name}"));
+        // What is no directory replaces one with all that is in it.
+        if let Some(gone) = hidden
+            .as_ref()
+            .or((!member.kind.is_dir()).then_some(&member.path))
+        {
+            let below = format!("{gone}/");
+            let paths = nodes.range(below.clone()..).map(|(path, _)| path);
+            let paths = paths.take_while(|path| path.starts_with(&below));
+            for path in paths.cloned().collect::<Vec<String>>() {
+                nodes.remove(&path);
+            }
+        }
+        if let Some(hidden) = hidden {
+            nodes.remove(&hidden);
+            continue;
+        }
         let xattrs = member.xattrs.clone();
         let node = match member.kind {
             tar::EntryType::Directory => ('d', mode, uid, gid, String::new(), xattrs),

@@ -241,6 +241,12 @@ flow_build_image() {
         holds "$driver, $backend, build-image: no more than the target" not tar_has "$place/made" opt/second
         holds "$driver, $backend, build-image: the config" grep -q '"Cmd":\["/bin/true"\]' <(config "$place/made")
         nothing_left "$driver, $backend, build-image"
+        "$helper" compose build-image --backend "$backend" "$place/context" --target first --build-arg WHAT=this \
+            --format plain --base auto -o "oci:$place/above" -- "${build_flags[@]}" >/dev/null 2>"$place/messages"
+        equal "$driver, $backend, build-image --base auto: the layer of the base stays" \
+            "$(podman image inspect --format '{{index .RootFS.Layers 0}}' "$base")" \
+            "$(layers_of "$place/above" | grep -o 'sha256:[0-9a-f]*' | head -n 1)"
+        nothing_left "$driver, $backend, build-image --base auto"
         "$helper" compose build-image --finalize --backend "$backend" "$place/context" --target first \
             --build-arg WHAT=this -o "oci:$place/finalized" -- "${build_flags[@]}" >/dev/null 2>"$place/messages"
         holds "$driver, $backend, build-image --finalize: dpkg's state is the image's" \

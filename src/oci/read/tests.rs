@@ -32,12 +32,13 @@ fn images(dir: &Utf8Path, compression: Compression) -> (Layout, Archive) {
                 .unwrap();
             Layer {
                 blob: stage.add(tar.finish().unwrap()).unwrap(),
+                media_type: compression.media_type(),
                 annotations: BTreeMap::from([("name".to_owned(), (*name).to_owned())]),
                 comment: (*name).to_owned(),
             }
         })
         .collect();
-    let image = write_image(&stage, &layers, compression);
+    let image = write_image(&stage, &layers);
     let archive = dir.join("archive.tar");
     let out = fs::File::create(&archive).unwrap();
     let descriptor = image.descriptor.clone();
@@ -49,7 +50,7 @@ fn images(dir: &Utf8Path, compression: Compression) -> (Layout, Archive) {
     )
 }
 
-fn write_image(stage: &Stage, layers: &[Layer], compression: Compression) -> Image {
+fn write_image(stage: &Stage, layers: &[Layer]) -> Image {
     let mut config = BaseConfig::default();
     config.set_platform(&Platform::from_name("riscv64").unwrap());
     config.set_label("ostree.final-diffid", Some("x"));
@@ -58,7 +59,6 @@ fn write_image(stage: &Stage, layers: &[Layer], compression: Compression) -> Ima
         annotations: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
         created: "2025-01-01T00:00:00Z".into(),
         created_by: "test".into(),
-        compression,
     };
     Image::write(stage, layers, details).unwrap()
 }
