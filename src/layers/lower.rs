@@ -105,8 +105,8 @@ impl LowerLayers {
         };
         // Of each file of the tree the number that all its names have below, if they have one.
         let mut numbers: HashMap<EntryId, Option<u64>> = HashMap::new();
-        // Directories that are where a lower layer has something else, and those in them: that hides
-        // what still lower layers, such as that of the commit, have there.
+        // Directories that are where a lower layer has something else, and those in them: that
+        // hides what still lower layers, such as that of the commit, have there.
         let mut is_covered = vec![false; tree.len()];
         for id in tree.ids() {
             let node = self.node(tree, id);
@@ -174,8 +174,8 @@ impl LowerLayers {
             && (compared.sharing == Sharing::Content || has_time())
     }
 
-    /// The uppermost paths that the tree does not have, or has something else at than a directory, in
-    /// directories that it has.
+    /// The uppermost paths that the tree does not have, or has something else at than a directory,
+    /// in directories that it has.
     fn find_gone(&self, compared: &Compared<'_>, overlay: &mut Overlay) -> Result<()> {
         let tree = compared.tree;
         let is_encapsulated = compared.sharing == Sharing::Content;
@@ -210,8 +210,8 @@ impl LowerLayers {
 pub struct Overlay {
     /// By entry, whether the lower layers have it as it is.
     is_below: Vec<bool>,
-    /// The directories that they have with another owner, mode or attributes, or for which they have
-    /// something else.
+    /// The directories that they have with another owner, mode or attributes, or for which they
+    /// have something else.
     directories: Vec<EntryId>,
     /// The paths that they have and the tree has not, or where they have a directory and the tree
     /// something else.
