@@ -22,6 +22,10 @@ pub const ENTRIES: u64 = 1 << 22;
 /// Bytes of names, link targets and attributes of one file system that are in memory at a time; a
 /// system of a million files has some 40 MB.
 pub const METADATA_BYTES: u64 = 256 << 20;
+/// Bytes of attributes of one file system with each set counted as often as an entry has it, as they
+/// are written to layers: one large set that a million directories share takes little memory, and
+/// more time and space than a machine has.
+pub const ATTRIBUTE_BYTES: u64 = 1 << 30;
 /// The largest JSON document that is read, in bytes: an index, a manifest or a config. Tools of
 /// containers/image (skopeo, podman, buildah) read no larger manifest or config either
 /// ("internal/iolimits").
@@ -107,6 +111,7 @@ fn beginning(text: &str) -> String {
 pub struct Meter {
     entries: u64,
     bytes: u64,
+    attributes: u64,
 }
 
 impl Meter {
@@ -131,6 +136,19 @@ impl Meter {
         ensure!(
             self.bytes <= METADATA_BYTES,
             "names, link targets and attributes take more than {METADATA_BYTES} bytes, which no system's do"
+        );
+        Ok(())
+    }
+
+    /// Counts the attributes of an entry, also where another entry has the same.
+    ///
+    /// # Errors
+    /// When there are more than [`ATTRIBUTE_BYTES`] then.
+    pub fn add_attributes(&mut self, bytes: usize) -> Result<()> {
+        self.attributes = self.attributes.saturating_add(bytes as u64);
+        ensure!(
+            self.attributes <= ATTRIBUTE_BYTES,
+            "the attributes of all files and directories take more than {ATTRIBUTE_BYTES} bytes, which no system's do"
         );
         Ok(())
     }
@@ -180,5 +198,7 @@ mod tests {
         }
         meter.add(METADATA_BYTES as usize).unwrap();
         assert!(meter.add_bytes(1).is_err());
+        meter.add_attributes(ATTRIBUTE_BYTES as usize).unwrap();
+        assert!(meter.add_attributes(1).is_err());
     }
 }

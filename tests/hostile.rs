@@ -7,19 +7,10 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::*;
-
-/// The program with no more address space than that many KiB.
-fn in_memory(limit: u32, arguments: &[&str]) -> Output {
-    let script = format!("ulimit -v {limit}; exec \"$@\"");
-    let mut command = Command::new("sh");
-    command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_apt-ostree-helper")]);
-    command.args(arguments).env_remove("SOURCE_DATE_EPOCH");
-    command.output().unwrap()
-}
 
 /// A layer becomes a link to a file of the host of the same size, or other bytes, while `import`
 /// reads.

@@ -4,11 +4,9 @@
 
 mod common;
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use ::ostree::glib::{self, prelude::*};
-use common::{ImageWriter, OBJECTS, Tar, What, ostree, place, run, sha256};
+use common::*;
 
 #[test]
 fn hostile_layers() {
@@ -152,51 +150,10 @@ fn directories_that_lie_too_deep() {
     assert_eq!(ostree(&place.repo, &["cat", "test", "/usr/a"]), "2");
 }
 
-/// A dirtree of files and directories.
-fn dirtree(files: &[(&str, &str)], directories: &[(&str, &str, &str)]) -> Vec<u8> {
-    let files: Vec<_> = files
-        .iter()
-        .map(|(name, file)| (*name, bytes(file)))
-        .collect();
-    let directories = directories.iter();
-    let directories = directories.map(|(name, tree, meta)| (*name, bytes(tree), bytes(meta)));
-    (files, directories.collect::<Vec<_>>())
-        .to_variant()
-        .data()
-        .to_vec()
-}
-
-fn bytes(checksum: &str) -> Vec<u8> {
-    let pairs = checksum.as_bytes().chunks(2);
-    let digits = pairs.map(|pair| std::str::from_utf8(pair).unwrap());
-    digits
-        .map(|digits| u8::from_str_radix(digits, 16).unwrap())
-        .collect()
-}
-
-fn dirmeta(mode: u32) -> Vec<u8> {
-    let none: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-    (0u32, 0u32, mode.to_be(), none)
-        .to_variant()
-        .data()
-        .to_vec()
-}
-
 /// An encapsulated commit of objects that nobody would write, each under its right name.
 fn encapsulated(root: &str, objects: &[(&str, Vec<u8>)]) -> ImageWriter {
-    let none: Vec<(String, Vec<u8>)> = Vec::new();
-    let meta = dirmeta(0o40755);
-    let commit = (
-        HashMap::<String, glib::Variant>::new(),
-        Vec::<u8>::new(),
-        none,
-        "subject",
-        "body",
-        0u64,
-        bytes(root),
-        bytes(&sha256(&meta)),
-    );
-    let commit = commit.to_variant().data().to_vec();
+    let meta = dirmeta(0o40755, &[]);
+    let commit = commit_object(root, &sha256(&meta));
     let mut layer = Tar::default();
     let all = [("commit", commit), ("dirmeta", meta)];
     for (kind, object) in all.iter().chain(objects) {
@@ -215,7 +172,7 @@ const NAME: &str = "directory-d";
 /// `count` directories, each in the one after it; the first has `below` in it. Gives the objects
 /// and the last one's name.
 fn chain(count: usize, below: &[(&str, &str, &str)]) -> (String, Vec<(&'static str, Vec<u8>)>) {
-    let meta = sha256(&dirmeta(0o40755));
+    let meta = sha256(&dirmeta(0o40755, &[]));
     let mut objects = vec![("dirtree", dirtree(&[], below))];
     for _ in 1..count {
         let last = sha256(&objects[objects.len() - 1].1);
@@ -231,7 +188,7 @@ fn a_shared_directory_hides_no_depth() {
         return;
     };
     for (levels, names) in [(200, ["a", "z"]), (200, ["z", "a"]), (127, ["a", "z"])] {
-        let meta = sha256(&dirmeta(0o40755));
+        let meta = sha256(&dirmeta(0o40755, &[]));
         let (shared, mut objects) = chain(levels, &[]);
         let (long, more) = chain(levels, &[(NAME, &shared, &meta)]);
         objects.extend(more);
@@ -256,7 +213,7 @@ fn few_objects_cannot_stand_for_more_than_a_machine_holds() {
     let Some((place, _)) = place("bare") else {
         return;
     };
-    let meta = sha256(&dirmeta(0o40755));
+    let meta = sha256(&dirmeta(0o40755, &[]));
     let mut objects = vec![("dirtree", dirtree(&[], &[]))];
     for _ in 0..30 {
         let last = sha256(&objects[objects.len() - 1].1);
@@ -278,7 +235,7 @@ fn metadata_that_is_none() {
     let Some((place, _)) = place("bare") else {
         return;
     };
-    let meta = sha256(&dirmeta(0o40755));
+    let meta = sha256(&dirmeta(0o40755, &[]));
     let empty = dirtree(&[], &[]);
     let below = sha256(&empty);
     for (what, root, expected) in [
@@ -309,7 +266,10 @@ fn metadata_that_is_none() {
         let objects = [("dirtree", root), ("dirtree", empty.clone())];
         place.refuses(what, &encapsulated(&sum, &objects), &[&sum, expected]);
     }
-    let objects = [("dirtree", empty.clone()), ("dirmeta", dirmeta(0o100644))];
+    let objects = [
+        ("dirtree", empty.clone()),
+        ("dirmeta", dirmeta(0o100644, &[])),
+    ];
     let sum = sha256(&objects[1].1);
     place.refuses(
         "of a file",

@@ -5,10 +5,14 @@
 //! up: owned by root, 0755, with the time at which it did that. In version 2 every directory comes
 //! with a header, whose time is 0.
 
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::checksum::Checksum;
+use crate::limits::Meter;
 use crate::ostree::parse::{self, ParsedDirmeta};
 use crate::ostree::{MetadataKind, ObjectStore, load_metadata};
 use crate::tree::{Directory, DirectoryMetadata, EntryId, Kind, Tree};
@@ -70,14 +74,16 @@ pub fn restore_directories(tree: &mut Tree, rootfs: &dyn RootFiles) -> Result<()
     if !committed.lost_directories(tree) {
         return Ok(());
     }
-    let mut restored = 0;
+    let (mut restored, mut meter) = (0, Meter::default());
     for (id, metadata) in committed.directories {
         if is_made_up(tree, id) && differs(tree, id, &metadata) {
             tracing::debug!(
                 "/{} gets the metadata of the embedded commit",
                 tree.path(id)
             );
-            tree.set_directory(id, metadata);
+            let xattrs = metadata.xattrs.iter();
+            meter.add_attributes(xattrs.map(|(name, value)| name.len() + value.len()).sum())?;
+            tree.set_directory(id, metadata.as_ref().clone());
             restored += 1;
         }
     }
@@ -110,32 +116,24 @@ fn embedded_commit(rootfs: &dyn RootFiles) -> Result<Option<Checksum>> {
 
 /// The directories of a commit that the tree has too.
 struct Committed {
-    directories: Vec<(EntryId, DirectoryMetadata)>,
+    directories: Vec<(EntryId, Rc<DirectoryMetadata>)>,
 }
 
 impl Committed {
     fn read(tree: &Tree, store: &Embedded<'_>, checksum: Checksum) -> Result<Self> {
         let commit = load_metadata(store, MetadataKind::Commit, checksum)?;
         let commit = parse::commit(&commit)?;
+        let mut objects = Objects::new(store);
         let mut directories = Vec::new();
         let mut pending = vec![(EntryId::ROOT, commit.dirtree, commit.dirmeta)];
         while let Some((id, dirtree, dirmeta)) = pending.pop() {
-            let path = tree.path(id);
-            let dirmeta = load_metadata(store, MetadataKind::Dirmeta, dirmeta)
-                .and_then(|object| parse::dirmeta(&object))
-                .with_context(|| format!("reading directory /{path} of the commit"))?;
-            directories.push((id, metadata(dirmeta)));
-            let listed = load_metadata(store, MetadataKind::Dirtree, dirtree)
-                .and_then(|object| parse::dirtree(&object))
-                .with_context(|| format!("reading directory /{path} of the commit"))?;
-            for (name, dirtree, dirmeta) in listed.directories {
-                let parent = match (path.as_str(), name.as_str()) {
-                    ("usr", "etc") => EntryId::ROOT,
-                    _ => id,
-                };
-                let child = tree.child(parent, &name);
-                let child = child.filter(|child| tree.entry(*child).is_dir());
-                pending.extend(child.map(|child| (child, dirtree, dirmeta)));
+            let context = || format!("reading directory /{} of the commit", tree.path(id));
+            let metadata = objects.dirmeta(dirmeta).with_context(context)?;
+            directories.push((id, metadata));
+            let listed = objects.dirtree(dirtree).with_context(context)?;
+            for (child, name) in directories_in(tree, id) {
+                let below = listed.get(name);
+                pending.extend(below.map(|(dirtree, dirmeta)| (child, *dirtree, *dirmeta)));
             }
         }
         Ok(Self { directories })
@@ -155,6 +153,70 @@ impl Committed {
             with_header += usize::from(tree.entry(id).mtime == 0);
         }
         with_header * 2 < all
+    }
+}
+
+/// The directories that lie in a directory of the tree by where a commit has them, where `/etc` is
+/// `/usr/etc`, with their names.
+fn directories_in(tree: &Tree, id: EntryId) -> impl Iterator<Item = (EntryId, &str)> {
+    let etc = match tree.path(id).as_str() {
+        "usr" => tree.child(EntryId::ROOT, "etc"),
+        _ => None,
+    };
+    let children = tree.children(id).iter().copied().chain(etc);
+    let directories = children.filter(|child| tree.entry(*child).is_dir());
+    directories.map(|child| (child, tree.name(child)))
+}
+
+/// What a dirtree lists of directories: dirtree and dirmeta of each name.
+type Listed = BTreeMap<String, (Checksum, Checksum)>;
+
+/// The objects of directories, each read once: a hostile commit has few, and names them over and
+/// over.
+struct Objects<'a> {
+    store: &'a Embedded<'a>,
+    dirtrees: HashMap<Checksum, Rc<Listed>>,
+    dirmetas: HashMap<Checksum, Rc<DirectoryMetadata>>,
+    meter: Meter,
+}
+
+impl<'a> Objects<'a> {
+    fn new(store: &'a Embedded<'a>) -> Self {
+        Self {
+            store,
+            dirtrees: HashMap::new(),
+            dirmetas: HashMap::new(),
+            meter: Meter::default(),
+        }
+    }
+
+    fn dirtree(&mut self, checksum: Checksum) -> Result<Rc<Listed>> {
+        if let Some(known) = self.dirtrees.get(&checksum) {
+            return Ok(Rc::clone(known));
+        }
+        let object = load_metadata(self.store, MetadataKind::Dirtree, checksum)?;
+        let directories = parse::dirtree(&object)?.directories;
+        for (name, ..) in &directories {
+            self.meter.add(name.len())?;
+        }
+        let pairs = directories.into_iter();
+        let listed: Listed = pairs
+            .map(|(name, tree, meta)| (name, (tree, meta)))
+            .collect();
+        let listed = Rc::new(listed);
+        self.dirtrees.insert(checksum, Rc::clone(&listed));
+        Ok(listed)
+    }
+
+    fn dirmeta(&mut self, checksum: Checksum) -> Result<Rc<DirectoryMetadata>> {
+        if let Some(known) = self.dirmetas.get(&checksum) {
+            return Ok(Rc::clone(known));
+        }
+        let object = load_metadata(self.store, MetadataKind::Dirmeta, checksum)?;
+        self.meter.add(object.len())?;
+        let read = Rc::new(metadata(parse::dirmeta(&object)?));
+        self.dirmetas.insert(checksum, Rc::clone(&read));
+        Ok(read)
     }
 }
 

@@ -108,9 +108,11 @@ impl TreeBuilder {
             .with_context(|| format!("{}/{name}", self.path(parent)))?;
         let attributes = metadata.xattrs.iter();
         let attributes = attributes.map(|(name, value)| name.len() + value.len());
+        let attributes: usize = attributes.sum();
+        self.meter.add_attributes(attributes)?;
         let attributes = match self.known_xattrs.contains_key(&metadata.xattrs) {
             true => 0,
-            false => attributes.sum(),
+            false => attributes,
         };
         self.meter.add(name.len() + target.len() + attributes)?;
         self.path_lens.push(path_len as u16);

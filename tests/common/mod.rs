@@ -5,6 +5,7 @@ pub mod debian;
 pub mod fake;
 mod faulty;
 mod image;
+mod objects;
 mod place;
 mod registry;
 mod rootfs;
@@ -22,6 +23,8 @@ use ed25519_dalek::SigningKey;
 pub use faulty::*;
 #[allow(unused_imports)]
 pub use image::*;
+#[allow(unused_imports)]
+pub use objects::*;
 #[allow(unused_imports)]
 pub use place::*;
 #[allow(unused_imports)]
@@ -110,6 +113,15 @@ pub fn has(program: &str) -> bool {
     let required = std::env::var_os("AOH_REQUIRE_TOOLS").is_some();
     assert!(found || !required, "{program} is not installed");
     found
+}
+
+/// The program with no more address space than that many KiB.
+pub fn in_memory(limit: u32, arguments: &[&str]) -> Output {
+    let script = format!("ulimit -v {limit}; exec \"$@\"");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_apt-ostree-helper")]);
+    command.args(arguments).env_remove("SOURCE_DATE_EPOCH");
+    command.output().unwrap()
 }
 
 /// A moment, for loops that wait for something.
