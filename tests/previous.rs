@@ -209,6 +209,76 @@ fn a_damaged_or_exchanged_layer_is_written_anew() {
     read_image(&second);
 }
 
+/// Writes `old` anew in a layout, with other text in the place of some; gives its new digest.
+fn forge(layout: &Path, old: &str, changes: &[(&str, &str)]) -> String {
+    let blobs = layout.join("blobs/sha256");
+    let mut text = fs::read_to_string(blobs.join(old)).unwrap();
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+    }
+    let digest = sha256(text.as_bytes());
+    fs::write(blobs.join(&digest), text).unwrap();
+    digest
+}
+
+/// A consistent image with honest layer keys and other content behind one of them: that went into
+/// the new image.
+#[test]
+fn an_image_that_lies_about_a_layer() {
+    let dir = scratch();
+    let rootfs = system(dir.path(), None, 6);
+    let first = dir.path().join("first");
+    let previous = format!("oci:{}", first.display());
+    for also_the_diff_id in [true, false] {
+        let honest = build(&rootfs, &first, &[]);
+        let digest = |of: &Value| of.as_str().unwrap().replace("sha256:", "");
+        let layer = digest(&honest["layers"][2]["digest"]);
+        let blobs = first.join("blobs/sha256");
+        let mut content = fs::read(blobs.join(&layer)).unwrap();
+        let middle = content.len() / 2;
+        content[middle..middle + 6].copy_from_slice(b"FORGED");
+        let other = sha256(&content);
+        fs::write(blobs.join(&other), &content).unwrap();
+        fs::remove_file(blobs.join(&layer)).unwrap();
+        let (config, manifest) = (digest(&honest["image_id"]), digest(&honest["digest"]));
+        let size = |name: &str| fs::metadata(blobs.join(name)).unwrap().len();
+        // The diff id is in the config twice: in the plan, too.
+        let forged_config = match also_the_diff_id {
+            true => forge(&first, &config, &[(&layer, &other)]),
+            false => config.clone(),
+        };
+        let forged = forge(
+            &first,
+            &manifest,
+            &[(&layer, &other), (&config, &forged_config)],
+        );
+        assert_eq!(size(&config), size(&forged_config));
+        let index = fs::read_to_string(first.join("index.json")).unwrap();
+        fs::write(first.join("index.json"), index.replace(&manifest, &forged)).unwrap();
+        let (believed, verified) = (dir.path().join("believed"), dir.path().join("verified"));
+        let with_previous = ["--previous", &previous];
+        let again = build(&rootfs, &believed, &with_previous);
+        assert_eq!(again["layers"][2]["digest"], format!("sha256:{other}"));
+        assert!(!taken(&again).contains(&false));
+        let layout = format!("oci:{}", verified.display());
+        let mut command = helper();
+        command.args(["build", "--json", "--rootfs", rootfs.str(), "-o", &layout]);
+        command.args(["--timestamp", "1700000000", "--max-layers", "8"]);
+        command.args(with_previous).arg("--previous-verify");
+        let done = command.output().unwrap();
+        assert!(stderr(&done).contains("is made anew"), "{}", stderr(&done));
+        let again: Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert_eq!(again["digest"], honest["digest"]);
+        let made = taken(&again).iter().filter(|taken| !**taken).count();
+        assert_eq!(made, 1);
+        assert!(!names(&verified.join("blobs/sha256")).contains(&other));
+        for layout in [first.clone(), believed, verified] {
+            fs::remove_dir_all(layout).unwrap();
+        }
+    }
+}
+
 #[test]
 fn the_plan_is_read_from_the_config_where_annotations_are_lost() {
     let dir = scratch();

@@ -290,6 +290,7 @@ const HEADINGS: [(&str, &[&str]); 6] = [
             "max-layers",
             "previous",
             "previous-required",
+            "previous-verify",
             "plan",
             "compression",
             "compression-level",

@@ -34,6 +34,12 @@ pub struct PlanArgs {
     #[arg(long)]
     previous_required: bool,
 
+    /// Look into each layer of the previous image before it is taken over, for an image that others
+    /// can write to: it must hold what the rootfs has, else it is made anew with a warning. Layers
+    /// in a registry are made anew
+    #[arg(long)]
+    previous_verify: bool,
+
     /// Follow the plan in a file, as --write-plan writes it ('schema plan-file'), instead of an
     /// image's. It may know more components than there are, or less. The file may be missing where
     /// --write-plan names it too: the first build then writes it
@@ -102,7 +108,13 @@ impl PlanArgs {
         platform: Option<&Platform>,
     ) -> Result<Option<Previous>> {
         let access = access.for_platform(platform);
-        let of_image = |image| Previous::of_image(image, &access, self.previous_required);
+        let of_image = |image| -> Result<Option<Previous>> {
+            let previous = Previous::of_image(image, &access, self.previous_required)?;
+            Ok(match self.previous_verify {
+                true => previous.map(Previous::verified),
+                false => previous,
+            })
+        };
         match (&self.plan, &self.previous.0) {
             (None, None) if self.previous_required => Err(usage(
                 "--previous-required: name the previous image with --previous IMAGE".into(),

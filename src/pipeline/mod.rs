@@ -29,6 +29,7 @@ mod summary;
 mod system;
 mod times;
 mod transfer;
+mod verified;
 mod write;
 
 use std::num::NonZeroUsize;

@@ -26,6 +26,8 @@ pub struct Previous {
     place: Option<Place>,
     /// The image itself, where there is one.
     image: Option<EarlierImage>,
+    /// Whether the content of layers is looked at before they are taken over.
+    is_verified: bool,
 }
 
 /// Where the layers of an earlier image are.
@@ -152,9 +154,26 @@ impl Previous {
         }))
     }
 
+    /// The same, with a look at the content of each layer before it is taken over: an image that
+    /// others can write to may have anything behind an honest key.
+    pub fn verified(self) -> Self {
+        Self {
+            is_verified: true,
+            ..self
+        }
+    }
+
+    /// Whether the content of layers is to be looked at.
+    pub fn is_verified(&self) -> bool {
+        self.is_verified
+    }
+
     /// Tells where the new image goes: layers that are in that repository already stay there, and
-    /// are neither fetched nor sent.
+    /// are neither fetched nor sent, unless they are to be looked at.
     pub fn goes_to(&mut self, destination: &Destination) {
+        if self.is_verified {
+            return;
+        }
         if let (Some(Place::Repository(from)), Destination::Registry(to)) =
             (&self.place, destination)
         {

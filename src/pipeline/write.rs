@@ -13,7 +13,9 @@ use super::output::Output;
 use super::planned::Planned;
 use super::system::{Packages, System};
 use super::times::Times;
-use super::{Built, Format, ImageOptions, LayerPlan, LayerSummary, PLAN_LABEL, Previous, labels};
+use super::{
+    Built, Format, ImageOptions, LayerPlan, LayerSummary, PLAN_LABEL, Previous, labels, verified,
+};
 use crate::checksum::Checksum;
 use crate::layers::{
     self, Overlay, Source, write_commit_layer, write_content_layer, write_mending_layer,
@@ -21,7 +23,7 @@ use crate::layers::{
 };
 use crate::oci::{Blob, Compression, Image, ImageDetails, Layer, Platform, Stage};
 use crate::parallel;
-use crate::progress::{Part, Progress};
+use crate::progress::{Part, Progress, Silent};
 use crate::tree::EntryId;
 
 /// One layer to write.
@@ -156,6 +158,9 @@ pub fn write_image(
     let plan = LayerPlan::new(plan);
     let details = details(system, packages, &layers, &plan, options)?;
     let image = Image::write(&stage, &layers, details)?;
+    let refused = blobs.iter().filter_map(|(_, made)| made.refused);
+    let refused: Vec<Checksum> = refused.collect();
+    verified::remove_others(&stage, &image, &refused)?;
     let sizes = layers
         .iter()
         .map(|layer| (layer.blob.digest, layer.blob.size));
@@ -277,6 +282,8 @@ struct Made {
     blob: Blob,
     key: Checksum,
     taken_over: bool,
+    /// What the previous image had under this key, and what the layer is not.
+    refused: Option<Checksum>,
 }
 
 /// What else decides the bytes of a layer than its entries: this program's own version, with which
@@ -294,14 +301,19 @@ impl LayerWriter<'_> {
         let name = format!("layer {} {name}", job.at);
         let _part = Part::begin(self.source.progress, &name, job.size);
         let key = self.key(job, buffer)?;
+        let mut refused = None;
         if let Some(previous) = self.previous {
             if let Some(blob) = previous.take(&key.to_string(), self.stage)? {
-                self.source.progress.advance(job.size);
-                return Ok(Made {
-                    blob,
-                    key,
-                    taken_over: true,
-                });
+                if !previous.is_verified() || self.is_really(job, &blob, buffer)? {
+                    self.source.progress.advance(job.size);
+                    return Ok(Made {
+                        blob,
+                        key,
+                        taken_over: true,
+                        refused,
+                    });
+                }
+                refused = Some(blob.digest);
             }
         }
         let name = format!("layer-{}", job.at);
@@ -311,7 +323,19 @@ impl LayerWriter<'_> {
             blob,
             key,
             taken_over: false,
+            refused,
         })
+    }
+
+    /// Whether a blob holds the bytes that this layer has.
+    fn is_really(&self, job: &Job<'_>, blob: &Blob, buffer: &mut [u8]) -> Result<bool> {
+        // Progress is told once.
+        let source = Source {
+            progress: &Silent,
+            ..self.source
+        };
+        let made = self.write(job, source, Sha256::new(), buffer)?;
+        verified::holds(self.stage, blob, Checksum::finish(made))
     }
 
     /// The hash of all that decides the bytes of a layer.

@@ -1,0 +1,53 @@
+//! Layers of an earlier image that are looked into before they are taken over: what a layer's key
+//! says is that image's word, and tells nothing of the bytes behind it.
+
+use std::fs;
+use std::io;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::checksum::Checksum;
+use crate::oci::read::{Descriptor, LayerReader};
+use crate::oci::{Blob, Image, RegularFile, Stage};
+
+/// Whether a blob that was taken into `stage` holds, uncompressed, what has the checksum `wanted`;
+/// a warning says where it does not.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn holds(stage: &Stage, blob: &Blob, wanted: Checksum) -> Result<bool> {
+    let path = stage.blob_path(blob.digest);
+    let opened = RegularFile::open(&path).with_context(|| format!("opening {path}"))?;
+    let descriptor = Descriptor {
+        media_type: String::new(),
+        digest: blob.digest,
+        size: blob.size,
+        annotations: Default::default(),
+        raw: Value::Null,
+    };
+    let read = LayerReader::new(Box::new(opened.into_file()), &descriptor, wanted)
+        .and_then(LayerReader::finish);
+    if let Err(e) = &read {
+        tracing::warn!(
+            "a layer of the previous image is made anew: its key is that of a layer of this rootfs, and its content is another: {e:#}"
+        );
+    }
+    Ok(read.is_ok())
+}
+
+/// Removes from `stage` what was taken over and then found to be something else.
+///
+/// # Errors
+/// When that cannot be removed.
+pub fn remove_others(stage: &Stage, image: &Image, taken: &[Checksum]) -> Result<()> {
+    for digest in taken.iter().filter(|digest| !image.blobs.contains(digest)) {
+        let path = stage.blob_path(*digest);
+        match fs::remove_file(&path) {
+            // Two layers may have named it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.with_context(|| format!("removing {path}"))?,
+        }
+    }
+    Ok(())
+}
