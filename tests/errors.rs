@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 
-use common::{fail, helper, is_root, odd_rootfs, run, scratch, stderr, tiny};
+use common::{fail, has, helper, is_root, odd_rootfs, run, scratch, stderr, tiny};
 
 /// Builds to a layout that must not be there afterwards; the messages must have all `expected`.
 fn refused(rootfs: &str, extra: &[&str], expected: &[&str]) {
@@ -350,4 +350,57 @@ fn a_full_disk_loses_nothing() {
     let messages = fs::read_to_string(&messages).unwrap_or_default();
     assert!(output.status.success(), "{}\n{messages}", stderr(&output));
     assert!(messages.contains("No space left on device"), "{messages}");
+}
+
+/// An archive repository on a full disk without libostree's check for free space: the last write of
+/// a compressed object failed, `commit` and `import` ended with 0, and `ostree fsck` was unhappy.
+#[test]
+fn a_repository_on_a_full_disk_is_whole() {
+    if !is_root() || !has("ostree") {
+        return;
+    }
+    let dir = scratch();
+    let rootfs = tiny(dir.path());
+    let mut content = vec![0u8; 700_000];
+    let mut state = 1u32;
+    for byte in &mut content {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *byte = (state >> 24) as u8;
+    }
+    rootfs.file("usr/bin/foo", content).settle();
+    let image = format!("oci:{}", dir.path().join("image").display());
+    run(&["build", "-q", "--rootfs", rootfs.str(), "-o", &image]);
+    let script = r#"
+        set -eu
+        for size in $(seq 1240 8 1440); do
+            mount -t tmpfs -o size=${size}k tmpfs "$2"
+            ostree --repo="$2/repo" init --mode=archive
+            ostree --repo="$2/repo" config set core.min-free-space-percent 0
+            status=0
+            "$1" "$3" -q --repo "$2/repo" -b b $4 > /dev/null 2>> "$5" || status=$?
+            refs=$(ostree --repo="$2/repo" refs)
+            echo "$size: $status '$refs'"
+            ostree --repo="$2/repo" fsck -q
+            case "$status $refs" in "0 b" | "1 ") ;; *) exit 1 ;; esac
+            umount "$2"
+        done
+    "#;
+    let disk = dir.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let messages = dir.path().join("messages");
+    let source = format!("--rootfs {}", rootfs.str());
+    for (command, source) in [("commit", &source), ("import", &image)] {
+        let mut all = std::process::Command::new("unshare");
+        all.args(["-m", "--propagation", "private", "sh", "-c", script, "sh"]);
+        all.arg(env!("CARGO_BIN_EXE_apt-ostree-helper")).arg(&disk);
+        all.args([command, source]).arg(&messages);
+        let done = all.output().unwrap();
+        let seen = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.success(), "{command}: {seen}{}", stderr(&done));
+        for outcome in [": 0 'b'", ": 1 ''"] {
+            assert!(seen.contains(outcome), "{command}: no {outcome}: {seen}");
+        }
+    }
+    let said = fs::read_to_string(&messages).unwrap();
+    assert!(said.contains("No space left on device"), "{said}");
 }

@@ -51,7 +51,8 @@ fn is_all() -> bool {
 
 fn traced(options: &[&str], arguments: &[&str]) -> Output {
     let mut command = Command::new("strace");
-    command.args(["-f", "-qq"]).args(options);
+    // What is not traced runs at its own speed.
+    command.args(["-f", "--seccomp-bpf", "-qq"]).args(options);
     command.arg(env!("CARGO_BIN_EXE_apt-ostree-helper"));
     command.args(arguments).env_remove("SOURCE_DATE_EPOCH");
     command.output().unwrap()
@@ -103,6 +104,11 @@ fn inject(dir: &Path, arguments: &[&str], prepare: &dyn Fn(), check: &dyn Fn(i32
             let said = stderr(&done);
             let status = done.status.code().unwrap_or(-1);
             let named = format!("{call} {n} of {total}: status {status}: {said}");
+            // The standard library insists that a directory can be closed, and Linux always does
+            // close one: only files have something to write by then (`flush` in vfs.rst).
+            if said.contains("unexpected error during closedir") {
+                continue;
+            }
             assert!(!said.contains("panicked"), "{named}");
             // 127: the program itself could not be loaded.
             assert!([0, 1, 2, 127].contains(&status), "{named}");
@@ -275,4 +281,37 @@ fn an_import_into_an_archive_repository() {
 #[test]
 fn an_import_into_a_bare_user_repository() {
     into_a_repository("bare-user", &import);
+}
+
+/// EINTR while a staged blob was read for `-o -` failed the build.
+#[test]
+fn a_call_that_is_interrupted_is_made_again() {
+    if !has("strace") {
+        return;
+    }
+    let dir = scratch();
+    let rootfs = tiny(dir.path());
+    let base = ["build", "-q", "-j", "1", "--rootfs", rootfs.str()];
+    let arguments = [&base[..], &["--timestamp", "1700000000", "-o", "-"]].concat();
+    let wanted = helper().args(&arguments).output().unwrap().stdout;
+    let counts = count(dir.path(), &arguments);
+    for call in ["read", "write"] {
+        let total = counts[call];
+        let step = match is_all() {
+            true => 1,
+            false => total.div_ceil(8 * SAMPLE).max(1),
+        };
+        for n in (1..=total).rev().step_by(step) {
+            let fault = format!("inject={call}:error=EINTR:when={n}");
+            let trace = format!("trace={call}");
+            let options = ["-o", "/dev/null", "-e", &trace, "-e", &fault];
+            let done = traced(&options, &arguments);
+            let named = format!("{call} {n} of {total}: {}", stderr(&done));
+            match done.status.code() {
+                Some(0) => assert!(done.stdout == wanted, "{named}"),
+                // The program itself could not be loaded.
+                status => assert_eq!(status, Some(127), "{named}"),
+            }
+        }
+    }
 }

@@ -102,9 +102,16 @@ impl RegularFile {
 
 impl Read for RegularFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = (&self.file).take(self.left).read(buffer)?;
-        self.left -= got as u64;
-        Ok(got)
+        loop {
+            match (&self.file).take(self.left).read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+                Ok(got) => {
+                    self.left -= got as u64;
+                    return Ok(got);
+                }
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! index. Manifests stay byte for byte; only for a registry are layers compressed that are not.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::num::NonZeroUsize;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -478,9 +478,11 @@ fn of_layer(layer: &Descriptor, transferred: bool) -> TransferredLayer {
 fn copy(from: &mut impl Read, out: &mut impl Write) -> Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
-        match from.read(&mut buffer)? {
-            0 => return Ok(()),
-            count => out.write_all(&buffer[..count])?,
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => out.write_all(&buffer[..count])?,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
         }
     }
 }

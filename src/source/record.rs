@@ -154,7 +154,8 @@ impl Record {
             let path = entry?.path().to_owned();
             if [Some(OUTPUT), Some(UNDOING)].contains(&path.extension()) {
                 let record = path.with_extension("");
-                if !record.exists() {
+                // What cannot be looked at stays.
+                if matches!(record.try_exists(), Ok(false)) {
                     // Its record went when it was being removed.
                     let _ = fs::remove_file(&path);
                 }

@@ -159,10 +159,14 @@ impl Read for CheckedFile {
         let want = buffer
             .len()
             .min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
-        let got = self
-            .file
-            .read(&mut buffer[..want])
-            .map_err(|e| io::Error::new(e.kind(), format!("reading {}: {e}", self.path)))?;
+        let got = loop {
+            match self.file.read(&mut buffer[..want]) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        let got =
+            got.map_err(|e| io::Error::new(e.kind(), format!("reading {}: {e}", self.path)))?;
         self.remaining -= got as u64;
         let short = got == 0 && want > 0;
         if short
