@@ -145,7 +145,23 @@ fn manifests_and_configs_are_read_as_they_are() {
         &layout,
         &registry.name("oci:1"),
     ]);
-    for from in [&registry.name("oci:1"), &dir_image] {
+    // docker's archive has configs of its own.
+    let mut layer = Tar::default();
+    let layer = layer.add("a", What::File(b"a")).end();
+    let mut of_docker = odd.clone();
+    let id = format!("sha256:{}", sha256(&layer));
+    of_docker["rootfs"] = serde_json::json!({"type": "layers", "diff_ids": [id]});
+    let list = serde_json::json!([{"Config": "config.json", "RepoTags": ["a:1"],
+        "Layers": ["layer.tar"]}]);
+    let mut archive = Tar::default();
+    archive
+        .add("config.json", What::File(of_docker.to_string().as_bytes()))
+        .add("layer.tar", What::File(&layer))
+        .add("manifest.json", What::File(list.to_string().as_bytes()));
+    let file = dir.path().join("docker.tar");
+    std::fs::write(&file, archive.end()).unwrap();
+    let of_docker = format!("docker-archive:{}", file.display());
+    for from in [&registry.name("oci:1"), &dir_image, &of_docker] {
         let out = dir.path().join("out");
         build_to(
             &rootfs,

@@ -5,11 +5,13 @@
 mod common;
 
 use std::fs;
+use std::net::TcpListener;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use apt_ostree_helper::registry::{Access, RegistryName, check_writable, describe};
 use common::*;
 
 const UPLOADS: &str = "/blobs/uploads/";
@@ -112,6 +114,36 @@ fn what_does_not_pass_is_not_tried_again() {
         "{said}"
     );
     assert!(start.elapsed().as_secs() < 60);
+}
+
+/// One that takes the connection and says nothing more had the program wait for ever.
+#[test]
+fn a_host_that_does_not_answer_is_given_up() {
+    if !has_registry() {
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let held: Vec<_> = listener.incoming().collect();
+        drop(held);
+    });
+    let access = Access {
+        tls_verify: Some(false),
+        answer_within: 2,
+        ..Access::default()
+    };
+    let start = Instant::now();
+    let text = format!("docker://{host}/os:1");
+    let reading = describe(&text.parse().unwrap(), &access).map(drop);
+    let name = RegistryName::parse(&format!("{host}/os:1")).unwrap();
+    for error in [reading, check_writable(&name, &access)] {
+        let said = format!("{:#}", error.unwrap_err());
+        for part in [&host, "os", "cannot be reached", "within 2 s"] {
+            assert!(said.contains(part), "no {part}: {said}");
+        }
+    }
+    assert!(start.elapsed() < Duration::from_secs(30));
 }
 
 #[test]

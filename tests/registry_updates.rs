@@ -101,6 +101,13 @@ fn a_previous_image_that_cannot_be_followed_is_told_apart_from_a_registry_that_c
     }
     let said = fail(2, &[&base[..], &["--previous-required"]].concat());
     assert!(said.contains("--previous IMAGE"), "{said}");
+    let proxy = Faulty::before(&registry.host);
+    proxy.set(vec![rule("GET", "/v2/", usize::MAX, Fault::Status(401))]);
+    let refusing = proxy.name("os:1");
+    let said = fail(1, &[&base[..], &["--previous", &refusing]].concat());
+    for part in [proxy.host.as_str(), "os", "refuses access"] {
+        assert!(said.contains(part), "no {part}: {said}");
+    }
     registry.kill();
     let said = fail(1, &[&base[..], &["--previous", &missing]].concat());
     for part in [

@@ -69,9 +69,7 @@ impl AccessArgs {
             cert_dir: self.cert_dir.clone(),
             tls_verify: self.tls_verify,
             retry_times: self.retry_times,
-            signing: None,
-            architecture: None,
-            takes_any_alone: false,
+            ..Access::default()
         })
     }
 

@@ -22,8 +22,12 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// How long a registry may take to tell what an image is: longer than skopeo itself waits and tries
+/// again where it has too much to do. In seconds.
+const ANSWER: u32 = 300;
+
 /// What images are opened and written with.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Access {
     /// File with credentials (containers-auth.json(5)); none: where podman and skopeo look for one.
     pub authfile: Option<Utf8PathBuf>,
@@ -35,12 +39,30 @@ pub struct Access {
     pub tls_verify: Option<bool>,
     /// How often is tried again what may well succeed then.
     pub retry_times: u32,
+    /// How many seconds a registry may take to tell what an image is.
+    pub answer_within: u32,
     /// How images are signed that are sent to a registry.
     pub signing: Option<Signing>,
     /// Which image of an index is meant, by a Debian or OCI name; none: the one for this machine.
     pub architecture: Option<String>,
     /// Whether an image that is in no index is taken whatever it is for.
     pub takes_any_alone: bool,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            authfile: None,
+            credentials: None,
+            cert_dir: None,
+            tls_verify: None,
+            retry_times: 0,
+            answer_within: ANSWER,
+            signing: None,
+            architecture: None,
+            takes_any_alone: false,
+        }
+    }
 }
 
 impl Access {
@@ -65,6 +87,11 @@ impl Access {
             takes_any_alone: true,
             ..self.for_platform(platform)
         }
+    }
+
+    /// How long a registry may take to tell what an image is.
+    pub(super) fn answer_within(&self) -> Duration {
+        Duration::from_secs(self.answer_within.into())
     }
 
     /// The pause before attempt `attempt`, which is 1 for the second one.

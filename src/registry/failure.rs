@@ -242,6 +242,8 @@ const TOLD_BY: [(FailureKind, &[&str]); 8] = [
             "handshake timeout",
             "deadline exceeded",
             "timeout awaiting",
+            "did not end within",
+            "did not answer within",
             "pinging container registry",
         ],
     ),
@@ -309,6 +311,7 @@ mod tests {
                 Faulty,
             ),
             ("toomanyrequests: slow down", Faulty),
+            ("the registry did not answer within 300 s", Unreachable),
             (
                 "choosing image instance: no image found in manifest list for architecture arm64",
                 OtherArchitecture,

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::Mutex;
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use containers_image_proxy::{ImageProxy, ImageProxyConfig, OpenedImage};
@@ -55,7 +56,7 @@ impl Proxy {
             }
             config.certificate_directory = access.cert_dir.clone().map(Into::into);
             config.insecure_skip_tls_verification = access.tls_verify.map(|verify| !verify);
-            let proxy = Self::start(&name.for_skopeo(), config)?;
+            let proxy = Self::start(&name.for_skopeo(), config, Some(access.answer_within()))?;
             Ok(Self {
                 registry: Some(name.clone()),
                 retry_times: access.retry_times,
@@ -69,10 +70,11 @@ impl Proxy {
     /// # Errors
     /// When skopeo is missing or too old, or cannot open it: what it says is in the error.
     pub fn open(name: &str) -> Result<Self> {
-        Self::start(name, ImageProxyConfig::default())
+        Self::start(name, ImageProxyConfig::default(), None)
     }
 
-    fn start(name: &str, config: ImageProxyConfig) -> Result<Self> {
+    /// Starts skopeo and waits at most so long until it has the manifest: it ends with its thread.
+    fn start(name: &str, config: ImageProxyConfig, within: Option<Duration>) -> Result<Self> {
         let name = name.to_owned();
         let (opened, answer) = mpsc::channel();
         let (requests, received) = mpsc::channel();
@@ -80,9 +82,17 @@ impl Proxy {
             .name("skopeo".into())
             .spawn(move || serve(&name, config, &opened, &received))
             .context("starting a thread")?;
-        let (digest, manifest) = answer
-            .recv()
-            .unwrap_or_else(|_| Err(anyhow!("the thread that talks to skopeo broke off")))?;
+        let answered = match within {
+            Some(limit) => answer.recv_timeout(limit),
+            None => answer.recv().map_err(RecvTimeoutError::from),
+        };
+        let (digest, manifest) = answered.unwrap_or_else(|e| match (e, within) {
+            (RecvTimeoutError::Timeout, Some(limit)) => {
+                let seconds = limit.as_secs();
+                Err(anyhow!("it did not answer within {seconds} s"))
+            }
+            _ => Err(anyhow!("the thread that talks to skopeo broke off")),
+        })?;
         Ok(Self {
             digest,
             manifest,

@@ -66,7 +66,7 @@ pub(super) fn inspect(name: &RegistryName, access: &Access, more: &[&str]) -> Re
         arguments.extend(more.iter().map(|word| (*word).to_owned()));
         arguments.extend(options(access, Side::Only, secret.is_some())?);
         arguments.push(name.for_skopeo());
-        let call = Call::new("skopeo", arguments);
+        let call = Call::new("skopeo", arguments).limit(access.answer_within());
         match secret {
             Some(secret) => call.input(secret),
             None => call,
