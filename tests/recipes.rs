@@ -96,6 +96,7 @@ impl Machine {
             ("HELPER_URL", format!("file://{}", at("apt-ostree-helper"))),
             ("SUITE", "trixie".into()),
             ("PACKAGES", "a,b,c".into()),
+            ("BOOTABLE", String::new()),
             ("ARCHITECTURES", machine_name()),
             ("IMAGE", image.clone()),
             ("REGISTRY_USER", USER.into()),
@@ -247,6 +248,63 @@ fn a_machine_with_systemd() {
             assert!(script[1].contains(&format!("${name}")), "{name}");
         }
     }
+}
+
+/// With `BOOTABLE`, a system with a kernel becomes an image that boots.
+#[test]
+fn bootable_images() {
+    if !ready() || !is_root() {
+        return;
+    }
+    let github = scripts(&recipe("github-actions.yml"), "run: |");
+    let gitlab = scripts(&recipe("gitlab-ci.yml"), "- |");
+    let login = github[1].lines().find(|line| line.contains("login"));
+    let systemd = format!("{}\n{}", login.unwrap(), recipe("systemd/update-image"));
+    for script in [&github[..2], &gitlab[..2], &[systemd]] {
+        let mut machine = Machine::new();
+        let mut is_told = machine.environment.iter_mut();
+        let is_told = is_told.find(|(name, _)| name == "BOOTABLE");
+        is_told.unwrap().1 = "yes".into();
+        with_dracut(&debian::debian(machine.dir.path().join("system")));
+        let arch = machine_name();
+        machine.run(script, &arch);
+        let show = format!("skopeo inspect --config docker://$IMAGE:$SUITE-{arch}");
+        let config: Value = serde_json::from_str(&machine.run(&[show], &arch)).unwrap();
+        assert_eq!(config["config"]["Labels"]["containers.bootc"], "1");
+        assert_eq!(config["config"]["Cmd"][0], "/sbin/init");
+        let left = names(&machine.dir.path().join("system/usr/lib"));
+        assert!(!left.contains(&"sysimage".to_owned()), "of the copy only");
+    }
+}
+
+/// A dracut that runs in the system: it makes an initramfs with nothing in it.
+fn with_dracut(system: &Rootfs) {
+    for program in ["/usr/bin/env", "/bin/sh", "/bin/cp"] {
+        let libraries = succeed(Command::new("ldd").arg(program));
+        let files = libraries.split_whitespace();
+        for file in files.filter(|word| word.starts_with('/')).chain([program]) {
+            let to = match file.starts_with("/usr/") {
+                true => system.at(&file[1..]),
+                false => system.at(&format!("usr{file}")),
+            };
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(file, to).unwrap();
+        }
+    }
+    for name in ["bin", "lib64"] {
+        system.link(name, &format!("usr/{name}"));
+    }
+    // cpio(5), "New ASCII Format": the end, which has a name of eleven bytes.
+    let fields = (0..13).map(|at| match at {
+        11 => "0000000b",
+        _ => "00000000",
+    });
+    let end = format!("070701{}TRAILER!!!\0\0\0\0", fields.collect::<String>());
+    system.file("usr/share/initramfs", end).file(
+        "usr/bin/dracut",
+        "#!/bin/sh\nfor last; do :; done\ncp /usr/share/initramfs \"$last\"\n",
+    );
+    system.mode("usr/bin/dracut", 0o755);
 }
 
 fn machine_name() -> String {
