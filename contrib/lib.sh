@@ -92,6 +92,7 @@ need_container_tools() {
 
 # What the published ostree-ext needs to be built, and to run.
 need_interop_tools() {
+    need docker-registry docker-registry
     need ostree ostree
     need skopeo skopeo
     need jq jq
