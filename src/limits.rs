@@ -22,9 +22,9 @@ pub const ENTRIES: u64 = 1 << 22;
 /// Bytes of names, link targets and attributes of one file system that are in memory at a time; a
 /// system of a million files has some 40 MB.
 pub const METADATA_BYTES: u64 = 256 << 20;
-/// Bytes of attributes of one file system with each set counted as often as an entry has it, as they
-/// are written to layers: one large set that a million directories share takes little memory, and
-/// more time and space than a machine has.
+/// Bytes of attributes of one file system with each set counted as often as an entry has it, as
+/// layers have them: one large set that a million directories share takes little memory, and more
+/// time and space than a machine has.
 pub const ATTRIBUTE_BYTES: u64 = 1 << 30;
 /// The largest JSON document that is read, in bytes: an index, a manifest or a config. Tools of
 /// containers/image (skopeo, podman, buildah) read no larger manifest or config either

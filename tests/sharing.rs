@@ -1,6 +1,6 @@
-//! Commits whose few objects name each other over and over ("billion laughs"), for every reader of a
-//! commit but `import` (tests/import_hostile.rs): the right result or a clear error, in bounded time
-//! and memory.
+//! Commits whose few objects name each other over and over ("billion laughs"), for every reader of
+//! a commit but `import` (tests/import_hostile.rs): the right result or a clear error, in bounded
+//! time and memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
