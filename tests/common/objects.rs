@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ::ostree::glib::{self, prelude::*};
+use ::ostree::glib::{self, FixedSizeVariantArray, prelude::*};
 
 use super::sha256;
 
@@ -20,19 +20,21 @@ pub fn dirtree(files: &[(&str, &str)], directories: &[(&str, &str, &str)]) -> Ve
         .to_vec()
 }
 
-fn bytes(checksum: &str) -> Vec<u8> {
+/// An `ay` that is made at once, not byte by byte.
+type Bytes = FixedSizeVariantArray<Vec<u8>, u8>;
+
+fn bytes(checksum: &str) -> Bytes {
     let pairs = checksum.as_bytes().chunks(2);
     let digits = pairs.map(|pair| std::str::from_utf8(pair).unwrap());
-    digits
-        .map(|digits| u8::from_str_radix(digits, 16).unwrap())
-        .collect()
+    let digits = digits.map(|digits| u8::from_str_radix(digits, 16).unwrap());
+    Bytes::from(digits.collect::<Vec<u8>>())
 }
 
 /// A dirmeta of root's with a mode and attributes.
 pub fn dirmeta(mode: u32, xattrs: &[(&[u8], &[u8])]) -> Vec<u8> {
     let xattrs = xattrs.iter();
-    let xattrs: Vec<(Vec<u8>, Vec<u8>)> = xattrs
-        .map(|(name, value)| ([name, &b"\0"[..]].concat(), value.to_vec()))
+    let xattrs: Vec<(Bytes, Bytes)> = xattrs
+        .map(|(name, value)| ([name, &b"\0"[..]].concat().into(), value.to_vec().into()))
         .collect();
     (0u32, 0u32, mode.to_be(), xattrs)
         .to_variant()
