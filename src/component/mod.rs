@@ -129,7 +129,8 @@ impl Ownership {
         });
         let unpacked: Vec<Option<u32>> = unpacked.collect();
         let unhinted = unpacked.iter().zip(&hints);
-        let unhinted = unhinted.map(|(source, hint)| source.filter(|_| hint.is_none()));
+        let unhinted = unhinted
+            .map(|(source, hint)| source.filter(|at| hint.is_none() && sources.has_parts(*at)));
         let unhinted: Vec<Option<u32>> = unhinted.collect();
         let parts = SourceParts::find(tree, &unhinted);
 
@@ -218,6 +219,11 @@ impl<'a> Sources<'a> {
             sources.of_package.push(source);
         }
         sources
+    }
+
+    /// Whether an update may leave some of its files as they are.
+    fn has_parts(&self, source: u32) -> bool {
+        !dpkg::is_replaced_whole(self.all[source as usize].0)
     }
 
     fn component(&self, source: u32) -> Component {

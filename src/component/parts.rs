@@ -12,7 +12,8 @@
 //! 1 % on sid.
 //!
 //! So the directories that hold much of the last kinds, and single files that are as large, are
-//! components of their own: of two parts of a size, the one of fewer files is spared more often,
+//! components of their own, but for archives, whose members have times, and for sources of which an
+//! update is another release (browsers): of two parts of a size, the one of fewer files is spared more often,
 //! and data more often than modules. What is left, and all of a small source, is the source's own
 //! component.
 //!
@@ -43,6 +44,14 @@ const PLUG_IN_ODDS: f64 = 0.25;
 /// How modules of script languages are named. Perl's `.pl` files are tables of Unicode, but for a
 /// few.
 const MODULES: [&str; 5] = ["py", "pm", "rb", "php", "js"];
+
+/// How archives in the format of zip are named: of Java and Mozilla, and documents of office
+/// programs, which are templates and galleries there. Each member has a time, which a build sets to
+/// that of the newest changelog entry (`SOURCE_DATE_EPOCH`), so that every update changes them all.
+const ARCHIVES: [&str; 21] = [
+    "zip", "jar", "war", "ja", "xpi", "crx", "whl", "egg", "epub", "bau", "oxt", "odt", "ott",
+    "ods", "ots", "odp", "otp", "odg", "otg", "docx", "xlsx",
+];
 
 /// What is in a part.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -196,9 +205,11 @@ fn spared(tree: &Tree, id: EntryId) -> Option<Spared> {
     if is_program || is_binary || is_told_of || carries_version(name) {
         return None;
     }
-    let extension = name.rsplit_once('.').map(|(_, extension)| extension);
-    let is_module = extension.is_some_and(|extension| MODULES.contains(&extension));
-    Some(if is_module {
+    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+    if ARCHIVES.contains(&extension) {
+        return None;
+    }
+    Some(if MODULES.contains(&extension) {
         Spared::Module
     } else {
         Spared::Data

@@ -202,7 +202,7 @@ fn a_large_source_has_parts_where_updates_spare_it() {
             "/usr/share/foo/data/a\n/usr/share/foo/data/deep/b\n/usr/share/foo/data/c\n/usr/share/foo/small\n\
              /usr/lib/libfoo.so.1\n/usr/lib/foo/libcore.so\n/usr/lib/foo/plug.so\n\
              /usr/share/doc/foo/changelog.gz\n/usr/share/foo/data/link\n/usr/share/foo/config.bin\n\
-             /usr/lib/modules/7.2/vmlinuz\n",
+             /usr/lib/modules/7.2/vmlinuz\n/usr/share/foo/templates/a.ott\n",
         ),
         (
             "var/lib/dpkg/info/python3-bar.list",
@@ -214,6 +214,7 @@ fn a_large_source_has_parts_where_updates_spare_it() {
         ("usr/share/foo/data/link", "-> a"),
         ("usr/share/foo/data/other", "x"),
         ("usr/share/foo/small", "x"),
+        ("usr/share/foo/templates/a.ott", "BIG"),
         ("usr/lib/libfoo.so.1", "BIG"),
         ("usr/lib/foo/libcore.so", "BIG"),
         ("usr/lib/foo/plug.so", "BIG"),
@@ -229,6 +230,7 @@ fn a_large_source_has_parts_where_updates_spare_it() {
         ("usr/share/foo/data/link", "foo"),
         ("usr/share/foo/data/other", "python3-bar"),
         ("usr/share/foo/small", "foo"),
+        ("usr/share/foo/templates/a.ott", "foo"),
         ("usr/lib/libfoo.so.1", "foo"),
         ("usr/lib/foo/libcore.so", "foo"),
         ("usr/lib/foo/plug.so", "foo:usr/lib/foo/plug.so"),
@@ -238,6 +240,19 @@ fn a_large_source_has_parts_where_updates_spare_it() {
     ] {
         assert_eq!(owners[path], owner, "{path}");
     }
+}
+
+/// Each update of a browser is another release: not even its pictures stay.
+#[test]
+fn a_browser_has_no_parts() {
+    let status = STATUS.replace("Source: foo", "Source: firefox-esr");
+    assert_ne!(status, STATUS);
+    let fixture = fixture(&[
+        ("var/lib/dpkg/status", &status),
+        ("var/lib/dpkg/info/libfoo1.list", "/usr/share/foo/data/a\n"),
+        ("usr/share/foo/data/a", "BIG"),
+    ]);
+    assert_eq!(owners(&fixture)["usr/share/foo/data/a"], "firefox-esr");
 }
 
 /// Data, modules and plug-ins of the same size and number.

@@ -42,12 +42,12 @@ const OFTEN_CHANCE: f64 = 0.1;
 /// Sources that are updated to new upstream versions, or that are not Debian's: the share of months
 /// with an update. The kernel's and the browsers' are measured, from the changelogs of Debian 11 to
 /// 13; others are estimates. A name that ends in `*` stands for all sources that begin so.
-const PRIORS: [(f64, &str); 3] = [
+const PRIORS: [(f64, &str); 4] = [
     (
         CAP,
-        "linux linux-signed* linux-meta* linux-hwe* linux-restricted-modules* \
-         chromium* firefox* thunderbird google-chrome*",
+        "linux linux-signed* linux-meta* linux-hwe* linux-restricted-modules*",
     ),
+    (CAP, BROWSERS),
     (
         0.4,
         "openssl webkit2gtk wpewebkit mozjs* nodejs openjdk-* php7.* php8.* \
@@ -55,6 +55,10 @@ const PRIORS: [(f64, &str); 3] = [
     ),
     (0.25, "tzdata intel-microcode clamav"),
 ];
+
+/// Sources of which an update has nothing in common with what was there before: each is another
+/// upstream release, of which even the data is built anew.
+const BROWSERS: &str = "chromium* firefox* thunderbird google-chrome*";
 
 /// By name, numbers in it as `#`, how many updates a source had in Debian 11.
 static UPDATES: LazyLock<HashMap<&str, u32>> = LazyLock::new(|| {
@@ -116,16 +120,27 @@ pub fn update_of(source: &str) -> &str {
     }
 }
 
+/// Whether an update of `source` is another upstream release that spares none of its files.
+#[must_use]
+pub fn is_replaced_whole(source: &str) -> bool {
+    is_one_of(source, BROWSERS)
+}
+
 /// What is known of a source by its name.
 fn prior(source: &str) -> Option<f64> {
+    let row = PRIORS
+        .iter()
+        .find(|(_, sources)| is_one_of(source, sources));
+    row.map(|(chance, _)| *chance)
+}
+
+/// Whether `sources`, names and beginnings of names, have `source`.
+fn is_one_of(source: &str, sources: &str) -> bool {
     let is_source = |pattern: &str| match pattern.strip_suffix('*') {
         Some(family) => source.starts_with(family),
         None => source == pattern,
     };
-    let row = PRIORS
-        .iter()
-        .find(|(_, sources)| sources.split(' ').any(is_source));
-    row.map(|(chance, _)| *chance)
+    sources.split(' ').any(is_source)
 }
 
 /// How many updates the source has had in its stable release, as the version tells; 0 when it says

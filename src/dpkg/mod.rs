@@ -25,7 +25,7 @@ mod version;
 #[cfg(test)]
 mod tests;
 
-pub use chance::{change_chance, update_of};
+pub use chance::{change_chance, is_replaced_whole, update_of};
 use diversions::Diversions;
 pub use package::Package;
 use status::Packages;

@@ -8,17 +8,27 @@
 //! * What changes together (the parts of a source, a kernel and its initramfs) is one whole. A part
 //!   never lies beside another source's: an estimate of what an update spares that is wrong costs
 //!   the bytes of its own source, and spoils nobody else's layer.
-//! * Each whole has a key: the power of four that its size is, how hot it is (three steps), and
-//!   then the bits of a hash of its name. Keys make a tree, with the wholes as its leaves: each
-//!   node divides those below it by one bit. A whole that has a layer of its own is divided
-//!   further, cold parts from hot ones.
+//! * Each whole has a key: the power of four of its bytes for each odds to change (the order that
+//!   `runs` cuts, backwards), the power of four of its size, and then the bits of a hash of its
+//!   name. Keys make a tree, with the wholes as its leaves: each node divides those below it by one
+//!   bit. A whole that has a layer of its own is divided further, cold parts from hot ones.
 //! * A layer is all that is below one node. Which nodes are layers is what costs least within the
 //!   budget, exactly.
+//! * Costs are those of a client that pulls once in [`PULLS`] pulls. Where all chances are small
+//!   that is the same plan. But what is hot has then changed nearly for sure, so that it pays less
+//!   to keep it from its like, and there are more layers for what is cold: a client that pulls each
+//!   time loses little by that, and one that skips some gains much.
 //!
 //! The law: a whole that comes, goes, grows or shrinks leaves the tree of the others as it is. It
 //! changes what a division saves only along its own way to the root, and, as it takes or leaves a
 //! layer, whether the division that was just worth one is still made elsewhere: then the layers of
 //! one node become one, or two. `tests/steady.rs` holds it on made systems and real ones.
+//!
+//! Why bytes for each odds: for wholes of size `s` and chance `p`, which are small, a layer costs
+//! `sum(s) * sum(p)`, which is least for a given `sum(sqrt(s * p))` when `s / p` is the same for
+//! all (Cauchy and Schwarz). Of a class, whose ratios differ by a factor of four, it is at most
+//! 1.13 times that (Kantorovich). The sizes then keep the large, which suffer from others, from
+//! the small, which others suffer from.
 //!
 //! The trade: what a tree cannot tell apart lies together, so that such a plan is expected to cost
 //! some hundredths more than the cheapest one by the same chances. Of real systems one change moves
@@ -38,9 +48,13 @@ const MOST_LAYERS: usize = 1000;
 /// A whole is cut into so many layers at most.
 const MAX_SPLIT: usize = 24;
 
-/// From these chances on a whole is warm, and hot.
-const WARM: f64 = 0.01;
-const HOT: f64 = 0.1;
+/// How many pulls' changes a client fetches at once: a quarter of a year's, when the chances are
+/// those of a month.
+///
+/// On 180 made systems (closures of packages of bookworm, trixie and bullseye, `main` alone against
+/// security and updates) and two real desktops, 3 to 6 were alike, and better than 1 where hundreds
+/// of components share 64 layers: 1.31 and not 1.39 times what changed on bookworm's desktops.
+const PULLS: usize = 3;
 
 /// Distributes `parts` over at most `max_layers` layers.
 pub(super) fn fresh(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
@@ -58,7 +72,7 @@ pub(super) fn fresh(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
     if others.is_empty() {
         return groups;
     }
-    let parts = parts.reordered(&others);
+    let parts = parts.reordered(&others).over(PULLS);
     let budget = (max_layers - groups.len()).min(MOST_LAYERS);
     let of_others = Tree::of(&parts, budget).layers();
     groups.extend(of_others.into_iter().map(|group| {
@@ -71,15 +85,19 @@ pub(super) fn fresh(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
 
 /// The key of a whole: what it is itself, most significant first.
 fn key(part: &Part) -> u64 {
-    let mut size_class = 0;
+    let ratio = part.size * part.stay / (1.0 - part.stay);
+    class(ratio) << 60 | class(part.size) << 56 | part.key >> 8
+}
+
+/// In which power of four a number is, from 64 Ki on: 0 to 15.
+fn class(number: f64) -> u64 {
+    let mut class = 0;
     let mut bound = 65536.0;
-    while part.size >= bound && size_class < 15 {
-        size_class += 1;
+    while number >= bound && class < 15 {
+        class += 1;
         bound *= 4.0;
     }
-    let chance = 1.0 - part.stay;
-    let heat = u64::from(chance >= WARM) + 2 * u64::from(chance >= HOT);
-    size_class << 60 | heat << 58 | part.key >> 6
+    class
 }
 
 /// What is below a node, divided into one layer, two, and so on.

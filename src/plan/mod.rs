@@ -283,9 +283,28 @@ impl Parts {
             }
             list.push(part);
         }
-        for part in &mut list {
+        let mut parts = Self { list, causes };
+        parts.set_odds();
+        parts
+    }
+
+    /// The same over so many pulls: what stays has stayed each time.
+    fn over(mut self, pulls: usize) -> Self {
+        let stays = |stay: f64| std::iter::repeat_n(stay, pulls).product::<f64>();
+        for part in &mut self.list {
+            part.stay = stays(part.stay);
+        }
+        for chance in &mut self.causes {
+            *chance = 1.0 - stays(1.0 - *chance);
+        }
+        self.set_odds();
+        self
+    }
+
+    fn set_odds(&mut self) {
+        for part in &mut self.list {
             if let Some(cause) = part.cause {
-                let chance = causes[cause];
+                let chance = self.causes[cause];
                 let change = 1.0 - part.stay;
                 part.odds = match chance > 0.0 {
                     true => change / (chance - change),
@@ -293,7 +312,6 @@ impl Parts {
                 };
             }
         }
-        Self { list, causes }
     }
 
     fn reordered(&self, order: &[usize]) -> Self {

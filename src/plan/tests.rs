@@ -166,8 +166,12 @@ fn after_a_change_every_item_that_was_there_is_where_it_was() {
     }
     items.extend(packages(15, 6));
     let second = remembered(&items, &plan(&items, layers(64), Some(&first)));
-    for (before, after) in first.iter().zip(&second) {
-        let there = |name: &&String| items.iter().any(|item| item.name == **name);
+    // In the same order, without the layers of which nothing is left.
+    let there = |name: &&String| items.iter().any(|item| item.name == **name);
+    let left = first
+        .iter()
+        .filter(|layer| layer.iter().any(|name| there(&name)));
+    for (before, after) in left.zip(&second) {
         assert!(before.iter().filter(there).all(|name| after.contains(name)));
     }
 }
