@@ -91,6 +91,10 @@ pub const EXAMPLES: [(&str, &[(&str, &str)]); 17] = [
                 "inspect oci:out:latest --html image.html",
             ),
             (
+                "Write a bill of materials",
+                "inspect oci:out:latest --sbom spdx image.spdx.json",
+            ),
+            (
                 "Ask which layer has a path",
                 "inspect oci:out:latest --path /usr/bin/perl",
             ),

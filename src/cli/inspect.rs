@@ -1,17 +1,18 @@
 //! `inspect` and `diff`.
 
 use anyhow::Result;
-use camino::Utf8PathBuf;
-use clap::Args;
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::{ArgAction, Args};
 
 use super::access::{AccessArgs, ArchitectureArgs};
-use super::args::LogArgs;
+use super::args::{LogArgs, usage};
 use super::side_file::SideFile;
 use super::{EndsWith, print_result, print_text};
-use crate::pipeline::{self, Difference};
+use crate::pipeline::{self, Bill, Difference};
 use crate::registry::Reference;
 use crate::report::{
-    difference_page, difference_text, found_text, inspected_page, inspected_text, release_notes,
+    cyclonedx, difference_page, difference_text, found_text, inspected_page, inspected_text,
+    release_notes, spdx,
 };
 
 /// The status of `diff --exit-code` for images that are not the same.
@@ -44,6 +45,11 @@ pub struct InspectArgs {
     /// Write a page that shows the image to a file: it needs no network and no other file
     #[arg(long, value_name = "FILE")]
     html: Option<Utf8PathBuf>,
+
+    /// Write a bill of materials to a file, as spdx (2.3) or cyclonedx (1.5): each package with its
+    /// source, its layers, and the licences that its copyright file names
+    #[arg(long, num_args = 2, value_names = ["FORMAT", "FILE"], action = ArgAction::Set)]
+    sbom: Option<Vec<String>>,
 
     /// Print a JSON description, packages included
     #[arg(long, conflicts_with_all = ["paths", "components"])]
@@ -121,9 +127,15 @@ impl DiffArgs {
 /// Inspects and prints.
 pub fn inspect(args: &InspectArgs) -> Result<()> {
     let file = args.html.as_deref().map(SideFile::new).transpose()?;
+    let sbom = args.sbom.as_deref().map(sbom_file).transpose()?;
     let access = args.access.access([args.image.host()])?;
     let access = access.for_architecture(args.architecture.arch.as_deref());
     let image = pipeline::inspect(&args.image, &access)?;
+    if let Some((format, file)) = sbom {
+        let bill = Bill::of(&image, &args.image, &access)?;
+        file.write(format(&args.image.to_string(), &bill).as_bytes())?;
+        file.publish()?;
+    }
     if let Some(file) = file {
         let page = inspected_page(&args.image.to_string(), &image);
         file.write(page.as_bytes())?;
@@ -143,6 +155,26 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
         true => print_result(&(serde_json::to_string_pretty(&image.summary)? + "\n")),
         false => print_text(&inspected_text(&image.summary, args.packages)),
     }
+}
+
+/// How a bill of materials is written.
+type SbomFormat = fn(&str, &Bill) -> String;
+
+/// The format and the file that `--sbom` names.
+fn sbom_file(words: &[String]) -> Result<(SbomFormat, SideFile)> {
+    let [format, file] = words else {
+        return Err(usage("--sbom wants a format and a file".to_owned()));
+    };
+    let format: SbomFormat = match format.as_str() {
+        "spdx" => spdx,
+        "cyclonedx" => cyclonedx,
+        _ => {
+            return Err(usage(format!(
+                "--sbom {format}: the formats are spdx and cyclonedx"
+            )));
+        }
+    };
+    Ok((format, SideFile::new(Utf8Path::new(file))?))
 }
 
 /// Compares and prints.

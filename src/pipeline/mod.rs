@@ -2,6 +2,7 @@
 //! rootfs a commit in a repository, an image a commit in a repository.
 
 mod base;
+mod bill;
 mod byte_code;
 mod changelog;
 mod component_changes;
@@ -39,6 +40,7 @@ use camino::Utf8Path;
 
 use base::Below;
 pub use base::{BaseImage, base_of};
+pub use bill::{Bill, BilledPackage};
 pub use changelog::{ChangedSource, ChangelogEntry};
 pub use component_changes::{Change, ComponentChange, Cost};
 pub use diff::{ChangedPackage, Difference, FetchedLayer};

@@ -5,6 +5,7 @@ mod images;
 mod page;
 mod progress;
 mod release_notes;
+mod sbom;
 mod schema;
 mod shown;
 mod summary;
@@ -15,6 +16,7 @@ pub use images::{difference_text, dry_run_text, found_text, inspected_text};
 pub use page::{difference_page, inspected_page};
 pub use progress::{ProgressMode, TerminalProgress, remove_bars};
 pub use release_notes::release_notes;
+pub use sbom::{cyclonedx, spdx};
 pub use schema::{schema, schemas};
 pub use shown::{ShownStderr, shown, shown_lines};
 pub use summary::{
