@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 /// Names that differ. The others are SPDX's but for upper case, and for how GNU licences are
 /// versioned (the specification of the copyright format, "License short name").
-const OTHERS: [(&str, &str); 5] = [
+const OTHERS: [(&str, &str); 7] = [
     ("expat", "MIT"),
+    ("apache-2", "Apache-2.0"),
     ("artistic", "Artistic-1.0-Perl"),
+    ("artistic-2", "Artistic-2.0"),
     ("zpl-2.1", "ZPL-2.1"),
     ("perl", "Artistic-1.0-Perl OR GPL-1.0-or-later"),
     ("cc0", "CC0-1.0"),
@@ -56,17 +58,28 @@ pub struct Expressions {
 }
 
 impl Expressions {
-    /// One expression for licences that all hold.
+    /// One expression for licences that all hold, each term once.
     pub fn all_of(&mut self, licences: &[String]) -> String {
-        let mut parts: Vec<String> = licences.iter().map(|words| self.of(words)).collect();
-        parts.dedup();
-        match parts.as_slice() {
+        let mut terms: Vec<String> = Vec::new();
+        for words in licences {
+            let expression = self.of(words);
+            let of_expression = match expression.contains(" OR ") {
+                true => vec![expression],
+                false => expression.split(" AND ").map(str::to_owned).collect(),
+            };
+            for term in of_expression {
+                if !terms.contains(&term) {
+                    terms.push(term);
+                }
+            }
+        }
+        match terms.as_slice() {
             [] => "NOASSERTION".to_owned(),
             [one] => one.clone(),
             several => {
-                let one = |part: &String| match part.contains(" OR ") {
-                    true => format!("({part})"),
-                    false => part.clone(),
+                let one = |term: &String| match term.contains(" OR ") {
+                    true => format!("({term})"),
+                    false => term.clone(),
                 };
                 several.iter().map(one).collect::<Vec<_>>().join(" AND ")
             }
@@ -159,6 +172,7 @@ mod tests {
             of(&["Expat", "GPL-2+ or Artistic"]),
             "MIT AND (GPL-2.0-or-later OR Artistic-1.0-Perl)"
         );
+        assert_eq!(of(&["Expat", "Expat and ISC", "ISC"]), "MIT AND ISC");
         assert_eq!(
             of(&["Expat and public-domain"]),
             "MIT AND LicenseRef-public-domain"
