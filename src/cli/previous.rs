@@ -18,8 +18,8 @@ use crate::registry::{self, Access, Reference};
 pub struct PlanArgs {
     /// The image that the rootfs was built from, from any transport, or auto: the one that the
     /// image of --from or of a Containerfile says it was built from. Its layers stay as they are,
-    /// digests and all, below those of what was added or changed since, which alone is planned; what
-    /// is gone is hidden by whiteouts. With --format ostree an image of that format
+    /// digests and all, below those of what was added or changed since, which alone is planned;
+    /// what is gone is hidden by whiteouts. With --format ostree an image of that format
     #[arg(long, value_name = "IMAGE|auto", value_parser = base)]
     base: Option<Base>,
 

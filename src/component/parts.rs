@@ -13,9 +13,9 @@
 //!
 //! So the directories that hold much of the last kinds, and single files that are as large, are
 //! components of their own, but for archives, whose members have times, and for sources of which an
-//! update is another release (browsers): of two parts of a size, the one of fewer files is spared more often,
-//! and data more often than modules. What is left, and all of a small source, is the source's own
-//! component.
+//! update is another release (browsers). Of two parts of a size, the one of fewer files is spared
+//! more often, and data more often than modules. What is left, and all of a small source, is the
+//! source's own component.
 //!
 //! How much more often follows the 91 parts of updated sources that those four pairs have (31
 //! changed), and how many updates each source had in between, as its changelog tells. Odds in one

@@ -126,7 +126,8 @@ impl<'a> Homes<'a> {
 }
 
 /// What each component weighs in a layer, in bytes of tar: headers and padding counted, what is
-/// shared once, and what `lower` layers have not at all. What directories weigh on disk does not count: it differs between file systems.
+/// shared once, and what `lower` layers have not at all. What directories weigh on disk does not
+/// count: it differs between file systems.
 pub fn component_sizes(
     tree: &Tree,
     objects: &ContentObjects,

@@ -42,8 +42,8 @@ pub struct LayerSummary {
     pub uncompressed_size: u64,
     /// The chance that it changes until the next pull; 0 where a base does not tell.
     pub chance: f64,
-    /// Its components, sorted; empty for the commit layer, for what hides and mends what the base has,
-    /// and where a base does not tell.
+    /// Its components, sorted; empty for the commit layer, for what hides and mends what the base
+    /// has, and where a base does not tell.
     pub components: Vec<String>,
     /// Whether its bytes are those of the previous image's, or of the base's, taken over as they
     /// are.
