@@ -221,6 +221,46 @@ fn gitlab_ci() {
     Machine::new().follows(&[tools.clone(), build], &[tools, index]);
 }
 
+/// What a task's script reads of its environment is what the task is given.
+#[test]
+fn tekton() {
+    if !ready() {
+        return;
+    }
+    let text = recipe("tekton.yml");
+    let [build, index] = scripts(&text, "script: |").try_into().unwrap();
+    let login = "skopeo login -u \"$REGISTRY_USER\" --password-stdin \"$CI_REGISTRY\" <<<\"$REGISTRY_PASSWORD\"";
+    assert!(
+        !build.contains("$(params") && !index.contains("$(params"),
+        "nothing is pasted"
+    );
+    let mut tasks = text.split("---\n");
+    for script in [&build, &index] {
+        let task = tasks.next().unwrap();
+        for name in [
+            "IMAGE",
+            "ARCH",
+            "SUITE",
+            "PACKAGES",
+            "BOOTABLE",
+            "HELPER_URL",
+        ] {
+            let is_read =
+                script.contains(&format!("${name}")) || script.contains(&format!("${{{name}"));
+            assert_eq!(
+                task.contains(&format!("- name: {name}\n")),
+                is_read,
+                "{name}"
+            );
+        }
+        for parameter in task.split("$(params.").skip(1) {
+            let name = parameter.split(')').next().unwrap();
+            assert!(task.contains(&format!("- name: {name}\n")), "{name}");
+        }
+    }
+    Machine::new().follows(&[login.to_owned(), build], &[index]);
+}
+
 /// The service's script makes the name for all itself.
 #[test]
 fn a_machine_with_systemd() {
@@ -260,7 +300,9 @@ fn bootable_images() {
     let gitlab = scripts(&recipe("gitlab-ci.yml"), "- |");
     let login = github[1].lines().find(|line| line.contains("login"));
     let systemd = format!("{}\n{}", login.unwrap(), recipe("systemd/update-image"));
-    for script in [&github[..2], &gitlab[..2], &[systemd]] {
+    let tekton = scripts(&recipe("tekton.yml"), "script: |");
+    let tekton = format!("{}\n{}", login.unwrap(), tekton[0]);
+    for script in [&github[..2], &gitlab[..2], &[systemd], &[tekton]] {
         let mut machine = Machine::new();
         let mut is_told = machine.environment.iter_mut();
         let is_told = is_told.find(|(name, _)| name == "BOOTABLE");
