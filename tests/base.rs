@@ -386,6 +386,23 @@ fn the_base_is_found_in_the_annotations_of_what_is_read() {
     }
 }
 
+/// Other programs fill an archive up to a whole record of 10 KiB.
+#[test]
+fn what_follows_the_end_of_an_archive_counts() {
+    let dir = scratch();
+    let rootfs = tiny(dir.path());
+    let mut layer = Tar::default().add("usr/bin/foo", What::File(b"foo")).end();
+    layer.resize(10_240, 0);
+    let base = ImageWriter::plain(vec![layer]).write(&dir.path().join("base"));
+    let built = build(
+        &rootfs,
+        dir.path(),
+        "out",
+        &["--format", "plain", "--base", &base],
+    );
+    assert_eq!(layers(&built)[0]["uncompressed_size"], 10_240);
+}
+
 /// What is at one of a few paths.
 #[derive(Debug, Clone)]
 enum Thing {

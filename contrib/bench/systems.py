@@ -9,11 +9,11 @@ which has /debian and /debian-security. A system is {"release", "kind", "old", "
 [name, bytes, version, versions of its packages]. Bytes are Installed-Size. Wants python3-apt.
 """
 
-import importlib.machinery
 import json
 import pathlib
 import random
 import re
+import runpy
 import sys
 import tempfile
 
@@ -108,7 +108,7 @@ class Archive:
 def archives(mirror, release, has_updates):
     """`main` alone, and with updates and security."""
     counts = pathlib.Path(__file__).parents[1] / "update-counts"
-    lists = importlib.machinery.SourceFileLoader("counts", str(counts)).load_module().lists
+    lists = runpy.run_path(str(counts))["lists"]
     entries = [f"deb {mirror}/debian {release} main", f"deb {mirror}/debian-security {release}-security main"]
     if has_updates:
         entries.append(f"deb {mirror}/debian {release}-updates main")

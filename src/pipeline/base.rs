@@ -4,20 +4,20 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::labels::encapsulated_layers;
-use super::layer_plan::{LABEL, LayerPlan, PlannedLayer, Role};
-use super::previous::of_annotations;
+use super::layer_plan::{PlannedLayer, Role};
+use super::previous::told_layers;
 use super::system::{Packages, System};
 use super::times::Times;
+use super::watched::WatchedLayer;
 use super::{Format, ImageOptions, write};
 use crate::layers::{Compared, LowerLayers, Overlay};
 use crate::oci::read::{Descriptor, LayerReader};
 use crate::oci::{Blob, Compression, Layer, Stage};
-use crate::progress::{Part, Progress};
+use crate::progress::Progress;
 use crate::registry::{Access, Destination, Image, Reference};
 
 /// An image whose layers stay.
@@ -65,7 +65,7 @@ impl BaseImage {
     /// The layers that stay in an image of `format`: those of an ordinary image all, those of an
     /// encapsulated one without the commit and what was put over layers of an earlier base.
     fn kept(&self, format: Format) -> Result<Vec<(usize, PlannedLayer)>> {
-        let mut told = self.told();
+        let mut told = told_layers(&self.image);
         if format == Format::Plain {
             return Ok(told.into_iter().enumerate().collect());
         }
@@ -89,27 +89,6 @@ impl BaseImage {
         Ok(content
             .filter(|(_, planned)| planned.role != Some(Role::Mending))
             .collect())
-    }
-
-    /// What the image tells of each of its layers.
-    fn told(&self) -> Vec<PlannedLayer> {
-        let label = self.image.config.labels.get(LABEL);
-        let plan = label.and_then(|label| LayerPlan::from_label(label).ok());
-        let planned = plan.map(|plan| plan.layers).unwrap_or_default();
-        let annotated = of_annotations(&self.image.manifest).unwrap_or_default();
-        let layers = self.image.layers();
-        let first = layers.len().saturating_sub(annotated.len());
-        let told = layers.iter().enumerate().map(|(at, (_, diff_id))| {
-            let is_it = |layer: &&PlannedLayer| layer.diff_id == Some(diff_id.to_digest());
-            let annotated = || PlannedLayer {
-                components: (at.checked_sub(first).and_then(|at| annotated.get(at)))
-                    .cloned()
-                    .unwrap_or_default(),
-                ..PlannedLayer::default()
-            };
-            (planned.get(at).filter(is_it).cloned()).unwrap_or_else(annotated)
-        });
-        told.collect()
     }
 
     /// Brings the blob of a layer to where the new image is made, unless it stays in the repository
@@ -241,48 +220,26 @@ fn read(
     let mut kept = Vec::new();
     for (at, planned) in base.kept(options.format)? {
         let name = base.image.layers()[at].0.digest.to_digest();
-        let _part = Part::begin(progress, &format!("layer {at} {name}"), 0);
         let taken = match stage {
             Some(stage) => base.take(at, stage, &options.destination)?.then_some(stage),
             None => None,
         };
-        let mut count = 0;
-        let mut apply = || -> Result<()> {
-            let layer = Counted {
-                layer: base.open_layer(at, taken)?,
-                count: &mut count,
-                progress,
-            };
-            lower.apply(layer)?.layer.finish()
+        let mut apply = || {
+            let layer = WatchedLayer::new(base.open_layer(at, taken)?, at, &name, progress);
+            lower.apply(layer)?.finish()
         };
-        apply().with_context(|| format!("reading layer {at} ({name})"))?;
+        let size = apply().with_context(|| format!("reading layer {at} ({name})"))?;
         kept.push(KeptLayer {
-            layer: base.layer(at, count)?,
+            layer: base.layer(at, size)?,
             planned: PlannedLayer {
                 role: Some(Role::Base),
                 diff_id: Some(base.image.layers()[at].1.to_digest()),
-                uncompressed_size: Some(count),
+                uncompressed_size: Some(size),
                 ..planned
             },
         });
     }
     Ok((kept, lower))
-}
-
-/// A layer that is read, whose bytes are counted.
-struct Counted<'a> {
-    layer: LayerReader<'a>,
-    count: &'a mut u64,
-    progress: &'a dyn Progress,
-}
-
-impl Read for Counted<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.layer.read(buffer)?;
-        *self.count += got as u64;
-        self.progress.advance(got as u64);
-        Ok(got)
-    }
 }
 
 /// What an image says of the one that it was built from (image-spec, annotations.md): its name and

@@ -12,6 +12,7 @@ use anyhow::Result;
 
 use super::contents::read_files;
 use super::inspect::{InspectedImage, InspectedPackage};
+use super::os_release::field;
 use crate::registry::{Access, Reference};
 
 /// Where the system says what it is (os-release(5)).
@@ -101,14 +102,6 @@ fn layers_by_package(image: &InspectedImage) -> BTreeMap<&str, BTreeSet<usize>> 
     layers
 }
 
-/// A field of os-release(5).
-fn field(release: &str, name: &str) -> Option<String> {
-    let mut lines = release.lines();
-    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
-    let value = value.trim().trim_matches(['"', '\'']);
-    (!value.is_empty()).then(|| value.to_owned())
-}
-
 /// The licences that a copyright file names.
 fn licences(text: &str) -> Vec<String> {
     let mut lines = text.lines();
@@ -138,13 +131,5 @@ mod tests {
         assert_eq!(licences(text), ["Expat", "GPL-2+ or Artistic"]);
         assert!(licences("This is free.\nLicense: GPL\n").is_empty());
         assert!(licences("").is_empty());
-    }
-
-    #[test]
-    fn fields_of_a_release() {
-        let text = "NAME=\"Debian\"\nID=debian\nVERSION_ID=\"13\"\nEMPTY=\n";
-        assert_eq!(field(text, "ID").as_deref(), Some("debian"));
-        assert_eq!(field(text, "VERSION_ID").as_deref(), Some("13"));
-        assert_eq!(field(text, "EMPTY"), None);
     }
 }

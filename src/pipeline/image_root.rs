@@ -11,9 +11,10 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::embedded::RootFiles;
 use super::options::Place;
+use super::watched::WatchedLayer;
 use crate::layers::{Keeper, LayerFile, Merged, Node, NodeKind};
 use crate::oci::temporary_directory;
-use crate::progress::{Part, Progress};
+use crate::progress::Progress;
 use crate::registry::Image;
 use crate::tree::{Contents, EntryId, Filter, Kind, Listed, ListedTree, Metadata, Tree};
 
@@ -47,20 +48,10 @@ impl ImageRoot {
         let mut merged = Merged::with_hints();
         progress.begin("reading layers", 0);
         for (at, (descriptor, _)) in image.layers().iter().enumerate() {
-            let part = format!("layer {at} {}", descriptor.digest.to_digest());
-            let _part = Part::begin(progress, &part, 0);
-            let layer = Watched {
-                layer: image.open_layer(at)?,
-                progress,
-            };
-            let apply = || -> Result<()> { merged.apply(layer, &mut spool)?.layer.finish() };
-            apply().with_context(|| {
-                let (layer, _) = &image.layers()[at];
-                format!(
-                    "reading layer {at} ({}) of {name}",
-                    layer.digest.to_digest()
-                )
-            })?;
+            let digest = descriptor.digest.to_digest();
+            let layer = WatchedLayer::new(image.open_layer(at)?, at, &digest, progress);
+            let apply = || merged.apply(layer, &mut spool)?.finish();
+            apply().with_context(|| format!("reading layer {at} ({digest}) of {name}"))?;
         }
         progress.end();
         let spooled = spool.finish()?;
@@ -151,20 +142,6 @@ impl RootFiles for UnpackedFiles {
 
     fn list(&self, path: &Utf8Path) -> Result<Option<Vec<String>>> {
         Ok(self.merged.names(path.as_str()))
-    }
-}
-
-/// A layer that is read, with progress told in uncompressed bytes.
-struct Watched<'a> {
-    layer: crate::oci::read::LayerReader<'a>,
-    progress: &'a dyn Progress,
-}
-
-impl Read for Watched<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.layer.read(buffer)?;
-        self.progress.advance(got as u64);
-        Ok(got)
     }
 }
 

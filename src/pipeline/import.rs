@@ -1,7 +1,6 @@
 //! An image becomes a commit in a repository, whole or not at all.
 
 use std::collections::HashSet;
-use std::io::{self, Read};
 
 use anyhow::{Context, Result, bail, ensure};
 use camino::Utf8PathBuf;
@@ -9,15 +8,15 @@ use serde::Serialize;
 
 use super::labels::{COMMIT, FINAL_DIFF_ID, encapsulated_layers};
 use super::system::commit_info;
+use super::watched::WatchedLayer;
 use super::{CommitOptions, write};
 use crate::checksum::Checksum;
 use crate::layers::{CommitObject, Merged, unpack_commit_layer, unpack_content_layer};
-use crate::oci::read::LayerReader;
 use crate::ostree::{
     Commit, MetadataKind, ObjectStore, PublicKeys, Repository, StoredCommit, Transaction,
     check_extent, load_metadata, parse,
 };
-use crate::progress::{Part, Progress};
+use crate::progress::Progress;
 use crate::registry::{Access, Image, Reference};
 use crate::tree::Filter;
 
@@ -217,17 +216,10 @@ impl<'a> Import<'a> {
         }
     }
 
-    fn open_layer(&self, at: usize) -> Result<Watched<'a>> {
+    fn open_layer(&self, at: usize) -> Result<WatchedLayer<'a>> {
         let layer = self.image.open_layer(at)?;
-        let name = format!(
-            "layer {at} {}",
-            self.image.layers()[at].0.digest.to_digest()
-        );
-        Ok(Watched {
-            layer,
-            progress: self.progress,
-            _part: Part::begin(self.progress, &name, 0),
-        })
+        let digest = self.image.layers()[at].0.digest.to_digest();
+        Ok(WatchedLayer::new(layer, at, &digest, self.progress))
     }
 
     fn name_of(&self, at: usize) -> String {
@@ -255,28 +247,6 @@ impl<'a> Import<'a> {
             "commit {commit} is not whole: the image lacks\n  {}{more}",
             walk.missing.join("\n  ")
         )
-    }
-}
-
-/// A layer that is read, with progress told in uncompressed bytes.
-struct Watched<'a> {
-    layer: LayerReader<'a>,
-    progress: &'a dyn Progress,
-    _part: Part<'a>,
-}
-
-impl Watched<'_> {
-    /// Reads what is left, and checks that the layer was what the image says.
-    fn finish(self) -> Result<()> {
-        self.layer.finish()
-    }
-}
-
-impl Read for Watched<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.layer.read(buffer)?;
-        self.progress.advance(got as u64);
-        Ok(got)
     }
 }
 

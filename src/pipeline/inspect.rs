@@ -8,8 +8,7 @@ use serde::Serialize;
 use super::image_components::{FileOwners, ImageComponent};
 use super::image_files::{DatabaseFiles, Files, Reader, seen_files};
 use super::labels::{self, encapsulated_layers};
-use super::layer_plan::{LABEL, LayerPlan};
-use super::previous::of_annotations;
+use super::previous::told_layers;
 use super::write::PLAIN_COMMIT;
 use crate::dpkg::Database;
 use crate::registry::{Access, Image, Reference};
@@ -126,32 +125,16 @@ fn read(image: &Image) -> Result<InspectedImage> {
 
 /// The layers with what the label of the plan, or the annotations, tell of them.
 fn layers(image: &Image, files: &BTreeMap<String, ImageFile>) -> Vec<InspectedLayer> {
-    let label = image.config.labels.get(LABEL);
-    let plan = label.and_then(|label| LayerPlan::from_label(label).ok());
-    let annotated = of_annotations(&image.manifest).unwrap_or_default();
-    let first = image.layers().len().saturating_sub(annotated.len());
-    let mut layers: Vec<InspectedLayer> = Vec::new();
-    for (at, (descriptor, diff_id)) in image.layers().iter().enumerate() {
-        let planned = plan.as_ref().and_then(|plan| plan.layers.get(at));
-        let planned =
-            planned.filter(|layer| layer.diff_id.as_deref() == Some(&diff_id.to_digest()));
-        let components = match planned {
-            Some(planned) => planned.components.clone(),
-            None => at
-                .checked_sub(first)
-                .and_then(|at| annotated.get(at))
-                .cloned()
-                .unwrap_or_default(),
-        };
-        layers.push(InspectedLayer {
-            digest: descriptor.digest.to_digest(),
-            size: descriptor.size,
-            components,
-            chance: planned.and_then(|layer| layer.chance),
-            files: 0,
-            file_bytes: 0,
-        });
-    }
+    let told = image.layers().iter().zip(told_layers(image));
+    let told = told.map(|((descriptor, _), planned)| InspectedLayer {
+        digest: descriptor.digest.to_digest(),
+        size: descriptor.size,
+        components: planned.components,
+        chance: planned.chance,
+        files: 0,
+        file_bytes: 0,
+    });
+    let mut layers: Vec<InspectedLayer> = told.collect();
     for file in files.values() {
         if let Some(layer) = layers.get_mut(file.layer) {
             layer.files += 1;

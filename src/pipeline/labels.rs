@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 
+use super::os_release::field;
 use super::system::{BOOTABLE, LINUX, System, VERSION};
 use super::{Format, ImageOptions};
 use crate::checksum::Checksum;
@@ -109,19 +110,13 @@ fn version(system: &System) -> Result<String> {
     };
     let release = files.read("/etc/os-release")?.unwrap_or_default();
     let release = String::from_utf8_lossy(&release).into_owned();
-    let field = |name: &str| {
-        let mut lines = release.lines();
-        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
-        let value = value.trim().trim_matches(['"', '\'']);
-        (!value.is_empty()).then(|| value.to_owned())
-    };
     let date = || {
         let seconds = i64::try_from(system.timestamp()).unwrap_or_default();
         let time = jiff::Timestamp::from_second(seconds).unwrap_or_default();
         time.strftime("%Y%m%d").to_string()
     };
-    Ok(field("IMAGE_VERSION")
-        .or_else(|| field("VERSION_ID"))
+    Ok(field(&release, "IMAGE_VERSION")
+        .or_else(|| field(&release, "VERSION_ID"))
         .unwrap_or_else(date))
 }
 

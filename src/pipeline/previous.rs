@@ -7,10 +7,12 @@ use anyhow::{Context, Result, anyhow, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::PlanFile;
-use super::layer_plan::{LABEL, LayerPlan};
+use super::layer_plan::{LABEL, LayerPlan, PlannedLayer};
 use crate::oci::read::{ImageConfig, Manifest};
 use crate::oci::{Blob, Platform, Stage};
-use crate::registry::{self, Access, Destination, Failure, FailureKind, Reference, RegistryName};
+use crate::registry::{
+    self, Access, Destination, Failure, FailureKind, Image, Reference, RegistryName,
+};
 
 /// The annotation with the components of a layer (ostree-ext, `CONTENT_ANNOTATION`).
 const COMPONENTS: &str = "ostree.components";
@@ -276,8 +278,30 @@ fn layers(plan: &LayerPlan, manifest: &Manifest, config: &ImageConfig) -> HashMa
     same.collect()
 }
 
+/// What an image tells of each of its layers: by the label of its plan where that speaks of the
+/// same bytes, else by annotations.
+pub fn told_layers(image: &Image) -> Vec<PlannedLayer> {
+    let label = image.config.labels.get(LABEL);
+    let plan = label.and_then(|label| LayerPlan::from_label(label).ok());
+    let planned = plan.map(|plan| plan.layers).unwrap_or_default();
+    let annotated = of_annotations(&image.manifest).unwrap_or_default();
+    let layers = image.layers();
+    let first = layers.len().saturating_sub(annotated.len());
+    let told = layers.iter().enumerate().map(|(at, (_, diff_id))| {
+        let is_it = |layer: &&PlannedLayer| layer.diff_id == Some(diff_id.to_digest());
+        let annotated = || PlannedLayer {
+            components: (at.checked_sub(first).and_then(|at| annotated.get(at)))
+                .cloned()
+                .unwrap_or_default(),
+            ..PlannedLayer::default()
+        };
+        (planned.get(at).filter(is_it).cloned()).unwrap_or_else(annotated)
+    });
+    told.collect()
+}
+
 /// The components of each layer, without the one that has the commit; none when one does not say.
-pub fn of_annotations(manifest: &Manifest) -> Option<Vec<Vec<String>>> {
+fn of_annotations(manifest: &Manifest) -> Option<Vec<Vec<String>>> {
     let layers = match manifest.layers.split_first() {
         Some((first, rest)) if !first.annotations.contains_key(COMPONENTS) => rest,
         _ => &manifest.layers,

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use super::base::{Below, KeptLayer};
+use super::jobs::{Content, Job, jobs};
 use super::layer_plan::{PlannedLayer, Role};
 use super::output::Output;
 use super::planned::Planned;
@@ -18,44 +19,11 @@ use super::{
 };
 use crate::checksum::Checksum;
 use crate::layers::{
-    self, Overlay, Source, write_commit_layer, write_content_layer, write_mending_layer,
-    write_plain_layer,
+    self, Source, write_commit_layer, write_content_layer, write_mending_layer, write_plain_layer,
 };
 use crate::oci::{Blob, Compression, Image, ImageDetails, Layer, Platform, Stage};
 use crate::parallel;
 use crate::progress::{Part, Progress, Silent};
-use crate::tree::EntryId;
-
-/// One layer to write.
-struct Job<'a> {
-    /// Its place in the image.
-    at: usize,
-    content: Content<'a>,
-    entries: &'a [EntryId],
-    chance: f64,
-    /// Bytes of content, for the order of work.
-    size: u64,
-}
-
-/// What a layer that is written has.
-#[derive(Clone, Copy)]
-enum Content<'a> {
-    /// The commit.
-    Commit,
-    /// What hides and mends what the layers of the base image have.
-    Mending(&'a Overlay),
-    /// These components.
-    Components(&'a [String]),
-}
-
-impl<'a> Content<'a> {
-    fn components(self) -> &'a [String] {
-        match self {
-            Self::Components(components) => components,
-            Self::Commit | Self::Mending(_) => &[],
-        }
-    }
-}
 
 /// A whole image, not published yet.
 pub struct Written {
@@ -209,61 +177,6 @@ impl Finished {
             planned,
         }
     }
-}
-
-fn jobs<'a>(
-    system: &System,
-    planned: &'a Planned,
-    below: Option<&'a Below>,
-    options: &ImageOptions,
-) -> Vec<Job<'a>> {
-    let tree = &system.tree;
-    let size = |entries: &[EntryId]| {
-        let sizes = entries.iter().map(|id| tree.entry(*id).size);
-        sizes.fold(0, u64::saturating_add)
-    };
-    let mut jobs = Vec::new();
-    if let Format::Ostree(_) = options.format {
-        // With one layer allowed, the commit layer holds everything.
-        let alone = options.max_layers.get() == 1 && below.is_none();
-        let everything = planned.assignment.layers().first().filter(|_| alone);
-        let entries = everything.map_or(&[][..], Vec::as_slice);
-        jobs.push(Job {
-            at: 0,
-            content: Content::Commit,
-            entries,
-            chance: 1.0,
-            size: size(entries),
-        });
-        if alone {
-            return jobs;
-        }
-    }
-    let overlay = below.map(|below| &below.overlay);
-    if let Some(overlay) = overlay.filter(|overlay| overlay.needs_mending()) {
-        jobs.push(Job {
-            at: jobs.len(),
-            content: Content::Mending(overlay),
-            entries: &[],
-            chance: 1.0,
-            size: 0,
-        });
-    }
-    for (at, entries) in planned.assignment.layers().iter().enumerate() {
-        // The commit layer has the directories already.
-        let only_directories = entries.iter().all(|id| tree.entry(*id).is_dir());
-        if only_directories && (options.format != Format::Plain || entries.is_empty()) {
-            continue;
-        }
-        jobs.push(Job {
-            at: jobs.len(),
-            content: Content::Components(&planned.components[at]),
-            entries,
-            chance: planned.plan.layers[at].chance,
-            size: size(entries),
-        });
-    }
-    jobs
 }
 
 /// What every layer is written with.

@@ -268,6 +268,19 @@ fn equal_items_are_spread_evenly_and_equal_layers_ordered_by_name() {
     );
 }
 
+/// What is hot has mostly changed when a client comes back after some pulls, and shares layers
+/// then: so there are more for what is cold.
+#[test]
+fn layers_go_to_what_nobody_expects() {
+    let hot = (0..60).map(|i| item(&format!("hot{i}"), 8_000_000, 0.4));
+    let cold = (0..400).map(|i| item(&format!("cold{i}"), 4_000_000, 0.002));
+    let items: Vec<Item> = hot.chain(cold).collect();
+    let plan = plan(&items, layers(64), None);
+    let is_cold = |layer: &&PlannedLayer| layer.items.iter().all(|at| items[*at].chance < 0.1);
+    let cold = plan.layers.iter().filter(is_cold).count();
+    assert!(cold >= 40, "{cold} layers are cold ones");
+}
+
 #[test]
 fn many_items() {
     let items = packages(2000, 7);

@@ -1,6 +1,8 @@
 //! Short names of licences in copyright files as SPDX's identifiers, where they mean the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::plain;
 
 /// Names that differ. The others are SPDX's but for upper case, and for how GNU licences are
 /// versioned (the specification of the copyright format, "License short name").
@@ -97,8 +99,7 @@ impl Expressions {
                 true => ["and", "or"].contains(word),
                 false => !word.contains(','),
             });
-        let joins: std::collections::BTreeSet<&str> =
-            list.iter().skip(1).step_by(2).copied().collect();
+        let joins: BTreeSet<&str> = list.iter().skip(1).step_by(2).copied().collect();
         if !are_joined || joins.len() > 1 {
             return self.reference(words);
         }
@@ -116,10 +117,7 @@ impl Expressions {
     }
 
     fn reference(&mut self, words: &str) -> String {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
-        let plain = words.replace('+', "-or-later");
-        let plain = plain.replace(|c| !is_plain(c), "-");
-        let stem = format!("LicenseRef-{plain}");
+        let stem = format!("LicenseRef-{}", plain(&words.replace('+', "-or-later")));
         let mut name = stem.clone();
         let mut number = 1;
         // Two texts that differ in signs only.

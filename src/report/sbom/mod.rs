@@ -37,6 +37,14 @@ fn package_url(bill: &Bill, billed: &BilledPackage) -> String {
     url
 }
 
+/// `text` as SPDX's identifiers have it: letters, digits, dots and hyphens only.
+fn plain(text: &str) -> String {
+    text.replace(
+        |c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == '-'),
+        "-",
+    )
+}
+
 /// The image's date as both formats want it, in seconds and UTC; the epoch where it has none.
 fn date(bill: &Bill) -> String {
     let created = bill.created.as_deref().unwrap_or_default();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::licence::Expressions;
-use super::{date, package_url};
+use super::{date, package_url, plain};
 use crate::pipeline::{Bill, BilledPackage};
 
 const IMAGE: &str = "SPDXRef-Image";
@@ -55,11 +55,9 @@ pub fn spdx(name: &str, bill: &Bill) -> String {
     format!("{document:#}\n")
 }
 
-/// Letters, digits, dots and hyphens only; the number makes it the only one.
+/// The number makes it the only one.
 fn id(at: usize, billed: &BilledPackage) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
-    let name = billed.package.name.replace(|c| !is_plain(c), "-");
-    format!("SPDXRef-Package-{at}-{name}")
+    format!("SPDXRef-Package-{at}-{}", plain(&billed.package.name))
 }
 
 fn package(bill: &Bill, billed: &BilledPackage, id: &str, expressions: &mut Expressions) -> Value {
