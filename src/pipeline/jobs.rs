@@ -42,8 +42,8 @@ impl<'a> Content<'a> {
     }
 }
 
-/// The layers of an image that are to be written, in their order: that of the commit, what mends the
-/// base image, and those that were planned.
+/// The layers of an image that are to be written, in their order: that of the commit, what mends
+/// the base image, and those that were planned.
 pub fn jobs<'a>(
     system: &System,
     planned: &'a Planned,
