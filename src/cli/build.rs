@@ -147,9 +147,14 @@ pub fn run(args: &BuildArgs) -> Result<()> {
         timestamp.is_some(),
         &access.for_source_of(platform),
     )?;
+    let previous = args.plan.previous(&access, platform)?;
+    let told = &opened.annotations;
+    let lower = args
+        .plan
+        .lower(told, &access, platform, previous.as_ref())?;
     let image = ImageOptions {
-        previous: args.plan.previous(&access, platform)?,
-        base_image: args.plan.base(&opened.annotations, &access, platform)?,
+        previous,
+        lower,
         access,
         base,
         ..image

@@ -150,9 +150,13 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
         sign: args.commit.sign_commits.clone(),
         ..CommitOptions::default()
     };
+    let told = &opened.annotations;
+    let lower = args
+        .plan
+        .lower(told, &access, platform, previous.as_ref())?;
     let image = ImageOptions {
         previous,
-        base_image: args.plan.base(&opened.annotations, &access, platform)?,
+        lower,
         access,
         base,
         bootc: args.bootc,

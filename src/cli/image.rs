@@ -24,7 +24,7 @@ pub fn image_options(
         max_layers: layers.max_layers,
         times: layers.mtime,
         previous: None,
-        base_image: None,
+        lower: None,
         base: BaseConfig::default(),
         labels: config.labels.clone(),
         copied_metadata: Vec::new(),

@@ -86,7 +86,7 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
         max_layers: args.layers.max_layers,
         times: args.layers.mtime,
         previous: None,
-        base_image: None,
+        lower: None,
         access: Access::default(),
         compression: Compression::None,
         base: BaseConfig::default(),
@@ -112,9 +112,12 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
     let admin_dir = args.layers.admindir.as_ref();
     let opened = args.source.open(admin_dir, access, None)?;
     let access = access()?;
+    let previous = args.plan.previous(&access, None)?;
+    let told = &opened.annotations;
+    let lower = args.plan.lower(told, &access, None, previous.as_ref())?;
     let image = ImageOptions {
-        previous: args.plan.previous(&access, None)?,
-        base_image: args.plan.base(&opened.annotations, &access, None)?,
+        previous,
+        lower,
         ..image
     };
     let progress = args.log.progress();

@@ -10,7 +10,7 @@ use clap::Args;
 use super::args::usage;
 use super::side_file::{SideFile, SideFiles};
 use crate::oci::Platform;
-use crate::pipeline::{self, BaseImage, Previous};
+use crate::pipeline::{self, Lower, LowerImage, Previous};
 use crate::registry::{self, Access, Reference};
 
 /// Which layers stay, which plan is followed, and where the plan goes.
@@ -39,6 +39,14 @@ pub struct PlanArgs {
     /// in a registry are made anew
     #[arg(long)]
     previous_verify: bool,
+
+    /// Let layers of the previous image stay although some of their files have changed, and put
+    /// what changed into a layer above them: clients then fetch little more than the files that
+    /// changed. At most this share of the image's bytes, uncompressed, is of no use then (10%); a
+    /// layer is written anew when it must be. Reads all layers of the previous image
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    #[arg(conflicts_with_all = ["base", "plan"])]
+    max_waste: Option<f64>,
 
     /// Follow the plan in a file, as --write-plan writes it ('schema plan-file'), instead of an
     /// image's. It may know more components than there are, or less. The file may be missing where
@@ -72,24 +80,44 @@ impl PlanArgs {
         }
     }
 
-    /// The image whose layers stay; `annotations` are those of the image that is read.
-    pub fn base(
+    /// The image whose layers stay, or may stay; `annotations` are those of the image that is read,
+    /// and `previous` is what there is to follow.
+    pub fn lower(
         &self,
         annotations: &BTreeMap<String, String>,
         access: &Access,
         platform: Option<&Platform>,
-    ) -> Result<Option<BaseImage>> {
+        previous: Option<&Previous>,
+    ) -> Result<Option<Lower>> {
         let access = access.for_platform(platform);
+        if let (Some(max_waste), Some(_)) = (self.max_waste, previous) {
+            let Some(reference) = &self.previous.0 else {
+                return Ok(None);
+            };
+            let image = LowerImage::open(reference, &access)
+                .with_context(|| format!("opening the previous image {reference}"))?;
+            return Ok(Some(Lower::Previous { image, max_waste }));
+        }
+        Ok(self.base(annotations, &access)?.map(Lower::Base))
+    }
+
+    fn base(
+        &self,
+        annotations: &BTreeMap<String, String>,
+        access: &Access,
+    ) -> Result<Option<LowerImage>> {
+        let open =
+            |reference| LowerImage::open(reference, access).context("opening the base image");
         match &self.base {
             None => Ok(None),
-            Some(Base::Named(reference)) => BaseImage::open(reference, &access).map(Some),
+            Some(Base::Named(reference)) => open(reference).map(Some),
             Some(Base::Auto) => {
                 let base = pipeline::base_of(annotations).context("--base auto")?;
                 let base = base.ok_or_else(|| {
                     usage("--base auto: what is read does not say from which image it was built (podman and buildah write that into images of the OCI format, unless they are built FROM scratch); name it with --base IMAGE".into())
                 })?;
                 tracing::info!("the base image is {base}");
-                BaseImage::open(&base, &access)
+                open(&base)
                     .context("--base auto; name another with --base IMAGE")
                     .map(Some)
             }
@@ -115,6 +143,11 @@ impl PlanArgs {
                 false => previous,
             })
         };
+        if self.max_waste.is_some() && self.previous.0.is_none() {
+            return Err(usage(
+                "--max-waste: name the image whose layers may stay with --previous IMAGE".into(),
+            ));
+        }
         match (&self.plan, &self.previous.0) {
             (None, None) if self.previous_required => Err(usage(
                 "--previous-required: name the previous image with --previous IMAGE".into(),
@@ -172,6 +205,18 @@ fn base(text: &str) -> Result<Base> {
         "auto" => Ok(Base::Auto),
         name => name.parse().map(Base::Named),
     }
+}
+
+/// A share, as a percentage: "10%" or "10".
+fn percent(text: &str) -> Result<f64> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    let percent: f64 = number
+        .trim()
+        .parse()
+        .ok()
+        .filter(|percent| (0.0..=90.0).contains(percent))
+        .with_context(|| format!("'{text}' is no percentage from 0% to 90%"))?;
+    Ok(percent / 100.0)
 }
 
 /// An image, or none.

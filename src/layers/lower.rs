@@ -11,16 +11,22 @@ use sha2::{Digest, Sha256};
 
 use super::assignment::Sharing;
 use super::members::{LayerArchive, Source};
-use super::merge::{Keeper, LayerFile, Merged, WHITEOUT};
+use super::merge::{Keeper, LayerFile, LayerMember, LayerMembers, Merged, WHITEOUT};
 use super::nodes::{Node, NodeKind};
+use super::unpack::OBJECTS;
 use crate::checksum::Checksum;
+use crate::limits::Meter;
 use crate::oci::{Member, MemberKind};
 use crate::ostree::{ContentObjects, content_header_of};
+use crate::plan::Usage;
 use crate::tree::{EntryId, Kind, Metadata, Tree};
 
 /// Where an encapsulated image has its repository, which stays also where the tree has no such
 /// directories: no file of the system, though its files are hard links to what is there.
 const REPOSITORY: [&str; 2] = ["sysroot", "sysroot/ostree"];
+
+/// Bytes of a tar header.
+const HEADER: u64 = 512;
 
 /// A file of lower layers.
 #[derive(Debug, Clone, Copy)]
@@ -63,11 +69,19 @@ impl Namer {
     }
 }
 
-/// The file system that the lower layers make.
+/// Lower layers as they were read: what each says of its paths.
 #[derive(Default)]
 pub struct LowerLayers {
-    merged: Merged<'static, LowerFile>,
+    layers: Vec<LayerMembers<LowerFile>>,
     namer: Namer,
+    meter: Meter,
+}
+
+/// The file system that some of the lower layers make.
+struct Below<'a> {
+    merged: Merged<'static, LowerFile>,
+    /// The layers that it is made of, the lowest first.
+    layers: Vec<&'a LayerMembers<LowerFile>>,
 }
 
 /// What a tree is compared by.
@@ -83,20 +97,51 @@ pub struct Compared<'a> {
 }
 
 impl LowerLayers {
-    /// Applies the next layer and gives its reader back.
+    /// Reads the next layer and gives its reader back.
     ///
     /// # Errors
-    /// When it cannot be read or applied.
-    pub fn apply<R: Read>(&mut self, layer: R) -> Result<R> {
-        self.merged.apply(layer, &mut self.namer)
+    /// When it cannot be read.
+    pub fn read<R: Read>(&mut self, layer: R) -> Result<R> {
+        let (members, layer) = Merged::default().list(layer, &mut self.namer, &mut self.meter)?;
+        self.layers.push(members);
+        Ok(layer)
     }
 
-    /// Finds what has to be put over the layers to make `compared` of them.
+    /// Finds what has to be put over the layers that `is_kept` names, to make `compared` of them,
+    /// and how much of each is of use then, in bytes of its members, headers and padding counted.
+    /// Of no use are files and links that the tree does not have, or has otherwise; directories and
+    /// whiteouts are of use.
     ///
     /// # Errors
-    /// None that layers can cause.
-    pub fn overlay(mut self, compared: &Compared<'_>) -> Result<Overlay> {
-        self.merged.keep_links(&mut self.namer)?;
+    /// When a layer cannot be applied: its place is told.
+    pub fn overlay(
+        &mut self,
+        compared: &Compared<'_>,
+        is_kept: impl Fn(usize) -> bool,
+    ) -> Result<(Overlay, Vec<Usage>)> {
+        let mut merged = Merged::default();
+        let kept = self
+            .layers
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| is_kept(*at));
+        let mut layers = Vec::new();
+        for (at, members) in kept {
+            merged
+                .apply_members(members)
+                .with_context(|| format!("applying layer {at}"))?;
+            layers.push(members);
+        }
+        merged.keep_links(&mut self.namer)?;
+        let below = Below { merged, layers };
+        let overlay = below.overlay(compared)?;
+        let usage = below.usage(compared.tree, &overlay);
+        Ok((overlay, usage))
+    }
+}
+
+impl Below<'_> {
+    fn overlay(&self, compared: &Compared<'_>) -> Result<Overlay> {
         let tree = compared.tree;
         let mut overlay = Overlay {
             is_below: vec![false; tree.len()],
@@ -145,6 +190,64 @@ impl LowerLayers {
         match id {
             EntryId::ROOT => Some(self.merged.root()),
             _ => self.merged.find(tree.path(id).as_str()),
+        }
+    }
+
+    /// What the tree uses of each layer.
+    fn usage(&self, tree: &Tree, overlay: &Overlay) -> Vec<Usage> {
+        let below = tree.ids().filter(|id| overlay.is_below(*id));
+        let kept = below.filter_map(|id| self.node(tree, id)?.kept);
+        let live: HashSet<u64> = kept.map(|kept| kept.number).collect();
+        let layers = self.layers.iter().enumerate();
+        let usage = layers.map(|(at, members)| {
+            let mut usage = Usage::default();
+            for (path, member) in members.iter() {
+                let content = match member {
+                    LayerMember::File(metadata, _) => {
+                        metadata.size.div_ceil(HEADER).saturating_mul(HEADER)
+                    }
+                    _ => 0,
+                };
+                let sum = match self.is_live(path, member, at + 1, &live) {
+                    true => &mut usage.live,
+                    false => &mut usage.dead,
+                };
+                *sum = sum.saturating_add(HEADER).saturating_add(content);
+            }
+            usage
+        });
+        usage.collect()
+    }
+
+    /// Whether a member of the layer with this number, from 1, is of use where the files with the
+    /// numbers in `live` are.
+    fn is_live(
+        &self,
+        path: &str,
+        member: &LayerMember<LowerFile>,
+        layer: usize,
+        live: &HashSet<u64>,
+    ) -> bool {
+        match member {
+            LayerMember::File(_, kept) => {
+                let is_object = path.strip_prefix(OBJECTS);
+                let is_content = is_object.is_none_or(|object| object.ends_with(".file"));
+                !is_content || live.contains(&kept.number)
+            }
+            LayerMember::Symlink(..) | LayerMember::HardLink(_) => {
+                if path.starts_with(OBJECTS) {
+                    return true;
+                }
+                let node = self.merged.find(path);
+                let here = node.filter(|node| node.layer as usize == layer);
+                here.and_then(|node| node.kept)
+                    .is_some_and(|kept| live.contains(&kept.number))
+            }
+            LayerMember::Special(_) => false,
+            LayerMember::Directory(_)
+            | LayerMember::Whiteout
+            | LayerMember::Opaque
+            | LayerMember::Nothing => true,
         }
     }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::nodes::{Node, NodeId, NodeKind, Nodes, ROOT};
 use crate::checksum::Checksum;
-use crate::limits;
+use crate::limits::{self, Meter};
 use crate::oci::read::{Entry, EntryKind, TarReader, clean_path};
 use crate::ostree::ContentObjects;
 use crate::tree::{
@@ -56,6 +56,51 @@ pub trait Keeper {
     /// When that fails.
     fn link(&mut self, metadata: &Metadata, target: &[u8]) -> Result<Self::Kept>;
 }
+
+/// What one member of a layer says of its path.
+#[derive(Debug, Clone)]
+pub enum LayerMember<C> {
+    /// There is this directory.
+    Directory(Metadata),
+    /// There is this file.
+    File(Metadata, C),
+    /// There is this symbolic link, with its target.
+    Symlink(Metadata, Box<[u8]>),
+    /// There is one more name of the file at this path.
+    HardLink(Box<str>),
+    /// There is a fifo or a device node.
+    Special(Metadata),
+    /// What lower layers have at the name behind the prefix is not there.
+    Whiteout,
+    /// What lower layers have in its directory is not there.
+    Opaque,
+    /// Nothing.
+    Nothing,
+}
+
+impl<C> LayerMember<C> {
+    /// Bytes of names and attributes.
+    fn len(&self) -> usize {
+        let attributes = |metadata: &Metadata| {
+            let lengths = metadata
+                .xattrs
+                .iter()
+                .map(|(name, value)| name.len() + value.len());
+            lengths.sum::<usize>()
+        };
+        match self {
+            Self::Directory(metadata) | Self::File(metadata, _) | Self::Special(metadata) => {
+                attributes(metadata)
+            }
+            Self::Symlink(metadata, target) => attributes(metadata) + target.len(),
+            Self::HardLink(target) => target.len(),
+            Self::Whiteout | Self::Opaque | Self::Nothing => 0,
+        }
+    }
+}
+
+/// What the members of a layer say, in their order, each with its path.
+pub type LayerMembers<C> = Vec<(Box<str>, LayerMember<C>)>;
 
 /// The content objects of a commit below the layers, by their names: what layers may have hard
 /// links to.
@@ -207,10 +252,53 @@ impl<C: Clone> Merged<'_, C> {
         let mut tar = TarReader::new(layer);
         while let Some(entry) = tar.next_entry()? {
             let path = clean_path(&entry.path)?;
-            self.member(&path, entry, &mut tar, keeper)
-                .with_context(|| format!("applying /{}", path.escape_debug()))?;
+            let apply = || {
+                let member = self.read_member(&path, entry, &mut tar, keeper)?;
+                self.put(&path, member)
+            };
+            apply().with_context(|| format!("applying /{}", path.escape_debug()))?;
         }
         Ok(tar.into_inner())
+    }
+
+    /// Takes note of what the next layer says and gives its reader back: nothing is applied. What
+    /// the notes take is counted.
+    ///
+    /// # Errors
+    /// When a member cannot be read: its name is told.
+    pub fn list<R: Read>(
+        &mut self,
+        layer: R,
+        keeper: &mut impl Keeper<Kept = C>,
+        meter: &mut Meter,
+    ) -> Result<(LayerMembers<C>, R)> {
+        self.layer += 1;
+        let mut tar = TarReader::new(layer);
+        let mut members = LayerMembers::new();
+        while let Some(entry) = tar.next_entry()? {
+            let path = clean_path(&entry.path)?;
+            let read = || {
+                let member = self.read_member(&path, entry, &mut tar, keeper)?;
+                meter.add(path.len() + member.len())?;
+                anyhow::Ok(member)
+            };
+            let member = read().with_context(|| format!("reading /{}", path.escape_debug()))?;
+            members.push((path.into(), member));
+        }
+        Ok((members, tar.into_inner()))
+    }
+
+    /// Applies the next layer, of which `members` was noted.
+    ///
+    /// # Errors
+    /// When a member cannot be applied: its name is told.
+    pub fn apply_members(&mut self, members: &LayerMembers<C>) -> Result<()> {
+        self.layer += 1;
+        for (path, member) in members {
+            self.put(path, member.clone())
+                .with_context(|| format!("applying /{}", path.escape_debug()))?;
+        }
+        Ok(())
     }
 
     /// What is at a path now; links are not followed.
@@ -269,40 +357,80 @@ impl<C: Clone> Merged<'_, C> {
         self.nodes.steps()
     }
 
-    fn member<R: Read>(
+    /// What a member of the layer says, with its content taken in.
+    fn read_member<R: Read>(
         &mut self,
         path: &str,
         mut entry: Entry,
         tar: &mut TarReader<R>,
         keeper: &mut impl Keeper<Kept = C>,
-    ) -> Result<()> {
+    ) -> Result<LayerMember<C>> {
+        if !path.is_empty() {
+            let (_, name) = path.rsplit_once('/').unwrap_or(("", path));
+            if name == OPAQUE {
+                return Ok(LayerMember::Opaque);
+            }
+            if path.starts_with(AUFS) {
+                return Ok(LayerMember::Nothing);
+            }
+            if name.starts_with(WHITEOUT) {
+                return Ok(LayerMember::Whiteout);
+            }
+        }
+        Ok(
+            match std::mem::replace(&mut entry.kind, EntryKind::Directory) {
+                EntryKind::Directory => {
+                    LayerMember::Directory(self.metadata(&mut entry, Kind::Directory))
+                }
+                EntryKind::HardLink(target) => {
+                    let target = clean_path(&target).context("the target of the hard link")?;
+                    LayerMember::HardLink(target.into())
+                }
+                EntryKind::Symlink(target) => {
+                    LayerMember::Symlink(self.metadata(&mut entry, Kind::Symlink), target.into())
+                }
+                EntryKind::Regular => {
+                    let metadata = self.metadata(&mut entry, Kind::Regular);
+                    let file = LayerFile {
+                        path,
+                        metadata: &metadata,
+                        layer: self.layer as usize - 1,
+                        offset: tar.offset(),
+                    };
+                    let kept = keeper.file(&file, tar)?;
+                    LayerMember::File(metadata, kept)
+                }
+                _ => LayerMember::Special(self.metadata(&mut entry, Kind::Regular)),
+            },
+        )
+    }
+
+    /// Does what a member of the layer says.
+    fn put(&mut self, path: &str, member: LayerMember<C>) -> Result<()> {
         if path.is_empty() {
-            ensure!(
-                entry.kind == EntryKind::Directory,
-                "the root is not a directory"
-            );
-            let node = self.new_node(&mut entry, Kind::Directory, b"", None)?;
+            let LayerMember::Directory(metadata) = member else {
+                bail!("the root is not a directory");
+            };
+            let node = self.node(metadata, b"", None)?;
             self.say_of_directory(ROOT, node);
             return Ok(());
         }
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        if name == OPAQUE {
-            if let Some(parent) = self.nodes.find(parent) {
-                self.nodes.remove_lower(parent, self.layer);
+        let node = match member {
+            LayerMember::Nothing => return Ok(()),
+            LayerMember::Opaque => {
+                if let Some(parent) = self.nodes.find(parent) {
+                    self.nodes.remove_lower(parent, self.layer);
+                }
+                return Ok(());
             }
-            return Ok(());
-        }
-        if path.starts_with(AUFS) {
-            return Ok(());
-        }
-        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
-            self.white_out(parent, hidden);
-            return Ok(());
-        }
-        let parent = self.nodes.make_directory(parent, self.layer)?;
-        let node = match std::mem::replace(&mut entry.kind, EntryKind::Directory) {
-            EntryKind::Directory => {
-                let node = self.new_node(&mut entry, Kind::Directory, b"", None)?;
+            LayerMember::Whiteout => {
+                self.white_out(parent, name.strip_prefix(WHITEOUT).unwrap_or(name));
+                return Ok(());
+            }
+            LayerMember::Directory(metadata) => {
+                let parent = self.nodes.make_directory(parent, self.layer)?;
+                let node = self.node(metadata, b"", None)?;
                 match self.nodes.child(parent, name) {
                     Some(known) if self.nodes.get(known).is_dir() => {
                         self.say_of_directory(known, node);
@@ -313,29 +441,15 @@ impl<C: Clone> Merged<'_, C> {
                 }
                 return Ok(());
             }
-            EntryKind::HardLink(target) => self.linked(&target)?,
-            EntryKind::Symlink(target) => {
-                self.new_node(&mut entry, Kind::Symlink, &target, None)?
-            }
-            EntryKind::Regular => {
-                let metadata = self.metadata(&mut entry, Kind::Regular);
-                let file = LayerFile {
-                    path,
-                    metadata: &metadata,
-                    layer: self.layer as usize - 1,
-                    offset: tar.offset(),
-                };
-                let kept = keeper.file(&file, tar)?;
-                self.node(metadata, b"", Some(kept))?
-            }
-            _ => {
-                let node = self.new_node(&mut entry, Kind::Regular, b"", None)?;
-                Node {
-                    kind: NodeKind::Special,
-                    ..node
-                }
-            }
+            LayerMember::HardLink(target) => self.linked(&target)?,
+            LayerMember::Symlink(metadata, target) => self.node(metadata, &target, None)?,
+            LayerMember::File(metadata, kept) => self.node(metadata, b"", Some(kept))?,
+            LayerMember::Special(metadata) => Node {
+                kind: NodeKind::Special,
+                ..self.node(metadata, b"", None)?
+            },
         };
+        let parent = self.nodes.make_directory(parent, self.layer)?;
         self.nodes.attach(parent, name, node)?;
         Ok(())
     }
@@ -355,17 +469,6 @@ impl<C: Clone> Merged<'_, C> {
             is_named: true,
             ..self.nodes.directory(self.layer)
         })
-    }
-
-    fn new_node(
-        &mut self,
-        entry: &mut Entry,
-        kind: Kind,
-        target: &[u8],
-        kept: Option<C>,
-    ) -> Result<Node<C>> {
-        let metadata = self.metadata(entry, kind);
-        self.node(metadata, target, kept)
     }
 
     /// What the layer says of a directory that is there.
@@ -405,11 +508,10 @@ impl<C: Clone> Merged<'_, C> {
         }
     }
 
-    /// A further name of the file at `target`, also where that is an object of the commit below the
+    /// A further name of the file at `clean`, also where that is an object of the commit below the
     /// layers.
-    fn linked(&mut self, target: &[u8]) -> Result<Node<C>> {
-        let clean = clean_path(target).context("the target of the hard link")?;
-        if let Some(first) = self.nodes.find(&clean) {
+    fn linked(&mut self, clean: &str) -> Result<Node<C>> {
+        if let Some(first) = self.nodes.find(clean) {
             let first = self.nodes.get(first);
             ensure!(
                 !first.is_dir(),
@@ -423,7 +525,7 @@ impl<C: Clone> Merged<'_, C> {
             });
         }
         let objects = self.lower_objects.as_ref();
-        let object = super::unpack::content_object(&clean);
+        let object = super::unpack::content_object(clean);
         let found = objects
             .zip(object)
             .and_then(|(objects, name)| objects(name));

@@ -33,8 +33,11 @@ pub struct CommitObject {
     pub detached: Option<Vec<u8>>,
 }
 
+/// The content objects that a commit names.
+pub type NamedFiles = HashSet<Checksum>;
+
 /// Reads layer 0: the commit, which `accept` is asked about before anything is written, then the
-/// objects.
+/// objects. What content the directories in it name is told.
 ///
 /// # Errors
 /// When the layer does not begin with a commit, an object is not what its name says, or `accept`
@@ -43,8 +46,9 @@ pub fn unpack_commit_layer<R: Read>(
     layer: R,
     transaction: &mut Transaction<'_>,
     accept: impl FnOnce(&CommitObject) -> Result<()>,
-) -> Result<(R, CommitObject)> {
-    let mut objects = Objects::new(TarReader::new(layer), transaction);
+) -> Result<(R, CommitObject, NamedFiles)> {
+    let mut objects = Objects::new(TarReader::new(layer), transaction, None);
+    let mut named = NamedFiles::new();
     let (name, entry) = objects.next()?.context(
         "there is no commit object in it; is it the first layer of an encapsulated commit?",
     )?;
@@ -88,20 +92,31 @@ pub fn unpack_commit_layer<R: Read>(
                 );
                 let object = objects.read_metadata(&name, &entry)?;
                 objects.transaction.metadata(kind, name.checksum, &object)?;
+                if kind == MetadataKind::Dirtree {
+                    let files = parse::dirtree(&object)
+                        .with_context(|| format!("object {name} is damaged"))?
+                        .files;
+                    named.extend(files.into_iter().map(|(_, file)| file));
+                }
             }
             _ => objects.content(&name, &entry)?,
         }
         next = objects.next()?;
     }
-    objects.finish().map(|layer| (layer, commit))
+    Ok((objects.finish()?, commit, named))
 }
 
-/// Reads a content layer.
+/// Reads a content layer. Content that is not in `named` is left out: a layer of an earlier image
+/// that has stayed may have files that are no more.
 ///
 /// # Errors
 /// When an object is not what its name says, or is no content.
-pub fn unpack_content_layer<R: Read>(layer: R, transaction: &mut Transaction<'_>) -> Result<R> {
-    let mut objects = Objects::new(TarReader::new(layer), transaction);
+pub fn unpack_content_layer<R: Read>(
+    layer: R,
+    named: &NamedFiles,
+    transaction: &mut Transaction<'_>,
+) -> Result<R> {
+    let mut objects = Objects::new(TarReader::new(layer), transaction, Some(named));
     while let Some((name, entry)) = objects.next()? {
         if let ObjectKind::Metadata(_) = name.kind {
             bail!(
@@ -225,13 +240,20 @@ struct Objects<'a, 't, R: Read> {
     /// Those of the file that must come next.
     next_attributes: Option<(Checksum, Xattrs)>,
     seen: HashSet<Checksum>,
+    /// The content that is of use, where that is known.
+    named: Option<&'a NamedFiles>,
 }
 
 impl<'a, 't, R: Read> Objects<'a, 't, R> {
-    fn new(tar: TarReader<R>, transaction: &'a mut Transaction<'t>) -> Self {
+    fn new(
+        tar: TarReader<R>,
+        transaction: &'a mut Transaction<'t>,
+        named: Option<&'a NamedFiles>,
+    ) -> Self {
         Self {
             tar,
             transaction,
+            named,
             attributes: HashMap::new(),
             next_attributes: None,
             seen: HashSet::new(),
@@ -334,6 +356,13 @@ impl<'a, 't, R: Read> Objects<'a, 't, R> {
             None => bail!("its attributes are not before it"),
         };
         ensure!(self.seen.insert(name.checksum), "the layer has it twice");
+        if self
+            .named
+            .is_some_and(|named| !named.contains(&name.checksum))
+        {
+            tracing::debug!("left out {name}: the commit does not name it");
+            return Ok(());
+        }
         if self.transaction.has_file(name.checksum)? {
             return Ok(());
         }

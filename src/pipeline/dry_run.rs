@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::base::Below;
+use super::below::Below;
 use super::explain::{Explained, explained};
 use super::planned::Planned;
 use super::system::System;
@@ -89,7 +89,7 @@ pub fn dry_run(
             })
             .collect(),
         components: components(&planned),
-        plan: planned.file(),
+        plan: planned.file(&below.as_ref().map(Below::components).unwrap_or_default()),
         explained: explain
             .iter()
             .map(|what| explained(what, &system, &packages, &planned))

@@ -11,7 +11,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::embedded::RootFiles;
 use super::options::Place;
-use super::watched::WatchedLayer;
+use super::watched::Layers;
 use crate::layers::{Keeper, LayerFile, Merged, Node, NodeKind};
 use crate::oci::temporary_directory;
 use crate::progress::Progress;
@@ -47,12 +47,20 @@ impl ImageRoot {
         let mut spool = Spool::new()?;
         let mut merged = Merged::with_hints();
         progress.begin("reading layers", 0);
-        for (at, (descriptor, _)) in image.layers().iter().enumerate() {
-            let digest = descriptor.digest.to_digest();
-            let layer = WatchedLayer::new(image.open_layer(at)?, at, &digest, progress);
-            let apply = || merged.apply(layer, &mut spool)?.finish();
-            apply().with_context(|| format!("reading layer {at} ({digest}) of {name}"))?;
-        }
+        let all = 0..image.layers().len();
+        std::thread::scope(|scope| {
+            let open = |at| image.open_layer(at);
+            let layers = Layers::start(scope, all, open, progress)?;
+            for (at, (descriptor, _)) in image.layers().iter().enumerate() {
+                let digest = descriptor.digest.to_digest();
+                let mut apply = || {
+                    let layer = layers.next(at, &digest)?;
+                    merged.apply(layer, &mut spool)?.finish()
+                };
+                apply().with_context(|| format!("reading layer {at} ({digest}) of {name}"))?;
+            }
+            anyhow::Ok(())
+        })?;
         progress.end();
         let spooled = spool.finish()?;
         merged.move_etc();

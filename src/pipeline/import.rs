@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::labels::{COMMIT, FINAL_DIFF_ID, encapsulated_layers};
 use super::system::commit_info;
-use super::watched::WatchedLayer;
+use super::watched::{Layers, WatchedLayer};
 use super::{CommitOptions, write};
 use crate::checksum::Checksum;
 use crate::layers::{CommitObject, Merged, unpack_commit_layer, unpack_content_layer};
@@ -74,12 +74,16 @@ pub fn import(options: ImportOptions, progress: &dyn Progress) -> Result<Importe
         repository: &repository,
         transaction: repository.transaction()?,
         options,
-        progress,
     };
     // How much the layers are uncompressed no image says.
     progress.begin("importing layers", 0);
     let name = import.options.image.to_string();
-    let (commit, base) = import.run().with_context(|| format!("importing {name}"))?;
+    let all = 0..image.layers().len();
+    let run = std::thread::scope(|scope| {
+        let open = |at| image.open_layer(at);
+        import.run(&Layers::start(scope, all, open, progress)?)
+    });
+    let (commit, base) = run.with_context(|| format!("importing {name}"))?;
     progress.end();
     import.transaction.commit(&commit, branch.as_deref())?;
     Ok(Imported {
@@ -94,15 +98,14 @@ struct Import<'a> {
     repository: &'a Repository,
     transaction: Transaction<'a>,
     options: ImportOptions,
-    progress: &'a dyn Progress,
 }
 
 impl<'a> Import<'a> {
     /// Reads all layers; gives the commit, and the one that it is based on.
-    fn run(&mut self) -> Result<(Commit, Option<Checksum>)> {
+    fn run(&mut self, layers: &Layers<'_>) -> Result<(Commit, Option<Checksum>)> {
         match encapsulated_layers(self.image)? {
             Some(count) => {
-                let commit = self.commit_of_layers(count)?;
+                let commit = self.commit_of_layers(layers, count)?;
                 if count == self.image.layers().len() {
                     return Ok((commit, None));
                 }
@@ -114,14 +117,14 @@ impl<'a> Import<'a> {
                 let base = commit.checksum;
                 let stored = StoredCommit::read(self.repository, base)?;
                 let merged = Merged::on(&stored.tree, &stored.objects)?;
-                Ok((self.commit_of(merged, count)?, Some(base)))
+                Ok((self.commit_of(layers, merged, count)?, Some(base)))
             }
             None => {
                 ensure!(
                     self.options.verify.is_none(),
                     "it carries no commit (its label {FINAL_DIFF_ID} names none of its layers), so no signature can be checked"
                 );
-                let commit = self.commit_of(Merged::default(), 0)?;
+                let commit = self.commit_of(layers, Merged::default(), 0)?;
                 self.compare_with_annotation(&commit);
                 Ok((commit, None))
             }
@@ -129,7 +132,7 @@ impl<'a> Import<'a> {
     }
 
     /// The encapsulated commit in the first `count` layers, with every object that it reaches.
-    fn commit_of_layers(&mut self, count: usize) -> Result<Commit> {
+    fn commit_of_layers(&mut self, layers: &Layers<'_>, count: usize) -> Result<Commit> {
         let verify = self.options.verify.clone();
         let stated = self.image.config.labels.get(COMMIT).cloned();
         let accept = |commit: &CommitObject| {
@@ -142,13 +145,13 @@ impl<'a> Import<'a> {
                 None => Ok(()),
             }
         };
-        let layer = self.open_layer(0)?;
-        let (layer, object) = unpack_commit_layer(layer, &mut self.transaction, accept)
+        let layer = self.next_layer(layers, 0)?;
+        let (layer, object, named) = unpack_commit_layer(layer, &mut self.transaction, accept)
             .with_context(|| self.name_of(0))?;
         layer.finish()?;
         for at in 1..count {
-            let layer = self.open_layer(at)?;
-            let layer = unpack_content_layer(layer, &mut self.transaction)
+            let layer = self.next_layer(layers, at)?;
+            let layer = unpack_content_layer(layer, &named, &mut self.transaction)
                 .with_context(|| self.name_of(at))?;
             layer.finish()?;
         }
@@ -171,9 +174,14 @@ impl<'a> Import<'a> {
     }
 
     /// Applies the layers from `first` on and makes the commit of what comes out.
-    fn commit_of(&mut self, mut merged: Merged<'_, Checksum>, first: usize) -> Result<Commit> {
+    fn commit_of(
+        &mut self,
+        layers: &Layers<'_>,
+        mut merged: Merged<'_, Checksum>,
+        first: usize,
+    ) -> Result<Commit> {
         for at in first..self.image.layers().len() {
-            let layer = self.open_layer(at)?;
+            let layer = self.next_layer(layers, at)?;
             let layer = merged
                 .apply(layer, &mut self.transaction)
                 .with_context(|| self.name_of(at))?;
@@ -216,10 +224,9 @@ impl<'a> Import<'a> {
         }
     }
 
-    fn open_layer(&self, at: usize) -> Result<WatchedLayer<'a>> {
-        let layer = self.image.open_layer(at)?;
+    fn next_layer<'l>(&self, layers: &'l Layers<'l>, at: usize) -> Result<WatchedLayer<'l>> {
         let digest = self.image.layers()[at].0.digest.to_digest();
-        Ok(WatchedLayer::new(layer, at, &digest, self.progress))
+        layers.next(at, &digest)
     }
 
     fn name_of(&self, at: usize) -> String {

@@ -9,8 +9,10 @@ use super::image_components::{FileOwners, ImageComponent};
 use super::image_files::{DatabaseFiles, Files, Reader, seen_files};
 use super::labels::{self, encapsulated_layers};
 use super::previous::told_layers;
+use super::watched::Layers;
 use super::write::PLAIN_COMMIT;
 use crate::dpkg::Database;
+use crate::progress::Silent;
 use crate::registry::{Access, Image, Reference};
 
 pub use super::image_files::ImageFile;
@@ -47,6 +49,9 @@ pub struct InspectedLayer {
     pub components: Vec<String>,
     /// The chance that it changes until the next pull, as far as the image tells.
     pub chance: Option<f64>,
+    /// Bytes of files and links in it, before compression, that layers above it replace or hide, as
+    /// far as the image tells.
+    pub dead_size: Option<u64>,
     /// How many files are seen from it.
     pub files: usize,
     /// Bytes of those.
@@ -90,10 +95,17 @@ pub fn inspect(reference: &Reference, access: &Access) -> Result<InspectedImage>
 
 fn read(image: &Image) -> Result<InspectedImage> {
     let (mut merged, mut reader) = (Files::default(), Reader::default());
-    for (at, (descriptor, _)) in image.layers().iter().enumerate() {
-        let mut read = || merged.apply(image.open_layer(at)?, &mut reader)?.finish();
-        read().with_context(|| format!("reading layer {at}, {}", descriptor.digest.to_digest()))?;
-    }
+    let all = 0..image.layers().len();
+    std::thread::scope(|scope| {
+        let open = |at| image.open_layer(at);
+        let layers = Layers::start(scope, all, open, &Silent)?;
+        for (at, (descriptor, _)) in image.layers().iter().enumerate() {
+            let name = descriptor.digest.to_digest();
+            let mut read = || merged.apply(layers.next(at, &name)?, &mut reader)?.finish();
+            read().with_context(|| format!("reading layer {at}, {name}"))?;
+        }
+        anyhow::Ok(())
+    })?;
     merged.keep_links(&mut reader)?;
     merged.move_etc();
     let files = seen_files(&merged)?;
@@ -131,6 +143,7 @@ fn layers(image: &Image, files: &BTreeMap<String, ImageFile>) -> Vec<InspectedLa
         size: descriptor.size,
         components: planned.components,
         chance: planned.chance,
+        dead_size: planned.dead_size,
         files: 0,
         file_bytes: 0,
     });

@@ -1,6 +1,6 @@
 //! Which layers an image has besides those that stay: what is in each, and how it is made.
 
-use super::base::Below;
+use super::below::Below;
 use super::planned::Planned;
 use super::system::System;
 use super::{Format, ImageOptions};

@@ -42,6 +42,10 @@ pub struct PlannedLayer {
     /// Bytes before compression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uncompressed_size: Option<u64>,
+    /// Bytes of files and links that the image does not use: those that layers above it replace or
+    /// hide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_size: Option<u64>,
     /// Where it is not planned: what it is instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
@@ -135,6 +139,7 @@ mod tests {
             key: Some("0123456789abcdef".repeat(4)),
             diff_id: Some(format!("sha256:{}", "0123456789abcdef".repeat(4))),
             uncompressed_size: Some(1),
+            dead_size: (at == 1).then_some(7),
             role: (at == 0).then_some(Role::Base),
         };
         LayerPlan::new((0..layers).map(layer).collect())

@@ -2,6 +2,7 @@
 //! rootfs a commit in a repository, an image a commit in a repository.
 
 mod base;
+mod below;
 mod bill;
 mod byte_code;
 mod changelog;
@@ -21,6 +22,7 @@ mod jobs;
 mod labels;
 mod layer_plan;
 mod learn;
+mod lower_image;
 mod options;
 mod os_release;
 mod output;
@@ -41,8 +43,9 @@ use std::num::NonZeroUsize;
 use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
 
-use base::Below;
-pub use base::{BaseImage, base_of};
+pub use base::base_of;
+use below::Below;
+pub use below::Lower;
 pub use bill::{Bill, BilledPackage};
 pub use changelog::{ChangedSource, ChangelogEntry};
 pub use component_changes::{Change, ComponentChange, Cost};
@@ -57,6 +60,7 @@ pub use inspect::{
 };
 pub use layer_plan::{LABEL as PLAN_LABEL, LayerPlan};
 pub use learn::{Learned, learn};
+pub use lower_image::LowerImage;
 pub use options::{CommitOptions, Format, ImageOptions, Parent, Place, RootfsOptions};
 pub use plan_file::PlanFile;
 use planned::Planned;
@@ -179,7 +183,12 @@ impl ImageOptions {
         if let Some(previous) = &mut self.previous {
             match previous.is_for(&platform)? {
                 true => previous.goes_to(&self.destination),
-                false => self.previous = None,
+                false => {
+                    self.previous = None;
+                    if let Some(Lower::Previous { .. }) = self.lower {
+                        self.lower = None;
+                    }
+                }
             }
         }
         Ok(())

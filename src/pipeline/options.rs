@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 
 use camino::Utf8PathBuf;
 
-use super::{BaseImage, FileTimes, Previous, StoreOptions};
+use super::{FileTimes, Lower, Previous, StoreOptions};
 use crate::checksum::Checksum;
 use crate::component::{ComponentTable, Intervals};
 use crate::layers::{FormatVersion, Sharing};
@@ -113,8 +113,8 @@ pub struct ImageOptions {
     /// An earlier image, whose plan is kept as far as it fits, and whose layers are where they are
     /// the same.
     pub previous: Option<Previous>,
-    /// The image that the root filesystem was built from, whose layers stay as they are.
-    pub base_image: Option<BaseImage>,
+    /// The image of which layers stay as they are, below those that are written.
+    pub lower: Option<Lower>,
     /// Which times the files of a plain image have.
     pub times: FileTimes,
     /// How layers are compressed.

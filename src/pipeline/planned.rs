@@ -1,10 +1,11 @@
 //! The plan of an image, and the entries of its layers.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 
 use anyhow::{Result, ensure};
 
-use super::base::Below;
+use super::below::Below;
 use super::system::System;
 use super::{ContentMetadata, Format, ImageOptions, PlanFile};
 use crate::component::{ComponentId, Ownership};
@@ -66,10 +67,13 @@ impl Planned {
             .collect();
         ensure!(
             below.is_none() || budget.is_some() || items.is_empty(),
-            "the layers of the base image, and what belongs to them, are {taken} already, and --max-layers allows {}; allow more, or build without --base",
+            "the layers that stay, and what belongs to them, are {taken} already, and --max-layers allows {}; allow more, or build without --base",
             options.max_layers
         );
-        let previous = options.previous.as_ref().map(|p| p.plan.as_slice());
+        // What layers of an earlier image lack is written whatever happens: no plan is to be kept.
+        let follows = below.is_none_or(|below| below.is_base);
+        let previous = options.previous.as_ref().filter(|_| follows);
+        let previous = previous.map(|previous| previous.plan.as_slice());
         let plan = plan::plan(&items, budget.unwrap_or(NonZeroUsize::MIN), previous);
         let (tree, objects) = (&system.tree, &system.objects);
         let assignment = Assignment::new(tree, objects, ownership, &ids, &plan, sharing, lower);
@@ -88,10 +92,17 @@ impl Planned {
         })
     }
 
-    /// The plan for a file.
-    pub fn file(&self) -> PlanFile {
+    /// The plan for a file, below it that of layers which stay. A component that is in both is in
+    /// the lower one.
+    pub fn file(&self, kept: &[Vec<String>]) -> PlanFile {
+        let mut seen: HashSet<&str> = HashSet::new();
+        let layers = kept.iter().chain(&self.components);
+        let layers = layers.map(|layer| {
+            let new = layer.iter().filter(|name| seen.insert(name.as_str()));
+            new.cloned().collect::<Vec<String>>()
+        });
         PlanFile {
-            layers: self.components.clone(),
+            layers: layers.filter(|layer| !layer.is_empty()).collect(),
         }
     }
 

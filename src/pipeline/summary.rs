@@ -45,6 +45,9 @@ pub struct LayerSummary {
     /// Its components, sorted; empty for the commit layer, for what hides and mends what the base
     /// has, and where a base does not tell.
     pub components: Vec<String>,
+    /// Bytes of it, before compression, that the image does not use: files of the previous image
+    /// that layers above it replace or hide.
+    pub dead_size: u64,
     /// Whether its bytes are those of the previous image's, or of the base's, taken over as they
     /// are.
     pub taken_over: bool,

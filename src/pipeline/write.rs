@@ -7,7 +7,7 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use super::base::{Below, KeptLayer};
+use super::below::{Below, KeptLayer};
 use super::jobs::{Content, Job, jobs};
 use super::layer_plan::{PlannedLayer, Role};
 use super::output::Output;
@@ -110,6 +110,7 @@ pub fn write_image(
         planned: planned_layer(job, made),
     });
     let mut finished: Vec<Finished> = written.collect();
+    let kept_components = below.as_ref().map(Below::components).unwrap_or_default();
     let kept = below.map(|below| below.kept).unwrap_or_default();
     // The commit has to be first.
     let first = match options.format {
@@ -140,7 +141,7 @@ pub fn write_image(
         entries: system.tree.len(),
         packages: packages.installed.len(),
         layers: summaries,
-        plan: planned.file(),
+        plan: planned.file(&kept_components),
         content_metadata: planned.content_metadata(),
     };
     Ok(Written {
@@ -160,7 +161,11 @@ struct Finished {
 
 impl Finished {
     fn kept(kept: KeptLayer) -> Self {
-        let KeptLayer { layer, planned } = kept;
+        let KeptLayer {
+            layer,
+            planned,
+            is_base,
+        } = kept;
         let blob = &layer.blob;
         Self {
             summary: LayerSummary {
@@ -170,8 +175,9 @@ impl Finished {
                 uncompressed_size: blob.uncompressed_size,
                 chance: planned.chance.unwrap_or(0.0),
                 components: planned.components.clone(),
+                dead_size: planned.dead_size.unwrap_or(0),
                 taken_over: true,
-                base: true,
+                base: is_base,
             },
             layer,
             planned,
@@ -208,7 +214,7 @@ impl LayerWriter<'_> {
     fn make(&self, job: &Job<'_>, buffer: &mut [u8]) -> Result<Made> {
         let name = match job.content {
             Content::Commit => "commit",
-            Content::Mending(_) => "changes to the base",
+            Content::Mending(_) => "changes to lower layers",
             Content::Components(names) => names.first().map_or("", String::as_str),
         };
         let name = format!("layer {} {name}", job.at);
@@ -295,7 +301,7 @@ fn layer(job: &Job<'_>, blob: &Blob, compression: Compression, system: &System) 
     };
     let components = match job.content {
         Content::Components(components) => components,
-        Content::Mending(_) => return commented("changes to the base image".to_owned()),
+        Content::Mending(_) => return commented("changes to lower layers".to_owned()),
         Content::Commit => {
             return commented(match system.info.subject.as_str() {
                 "" => format!("ostree export of commit {}", system.commit.checksum),
@@ -324,6 +330,7 @@ fn planned_layer(job: &Job<'_>, made: &Made) -> PlannedLayer {
         key: Some(made.key.to_string()),
         diff_id: Some(made.blob.diff_id.to_digest()),
         uncompressed_size: Some(made.blob.uncompressed_size),
+        dead_size: None,
         role: matches!(job.content, Content::Mending(_)).then_some(Role::Mending),
     }
 }
@@ -337,6 +344,7 @@ fn summary(job: &Job<'_>, made: &Made) -> LayerSummary {
         uncompressed_size: blob.uncompressed_size,
         chance: job.chance,
         components: job.content.components().to_vec(),
+        dead_size: 0,
         taken_over: made.taken_over,
         base: false,
     }

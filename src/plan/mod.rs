@@ -22,7 +22,8 @@
 //! best among those that cut one particular order of the items into runs (odds to change per byte),
 //! and `refine` moves and swaps items out of that order where it pays well. Against all partitions
 //! of small cases those are optimal in 95 % or more, at worst 1.05 times the optimum (held by
-//! tests). `kept` is the plan that follows an earlier one.
+//! tests). `kept` is the plan that follows an earlier one. `waste` chooses the layers of an earlier
+//! image that stay although not all of their bytes are of use any more.
 //!
 //! Everything here is a function of its arguments, and of nothing but additions, multiplications,
 //! divisions and comparisons of `f64` in a fixed order: any machine gives the same plan.
@@ -38,7 +39,10 @@ mod refine;
 mod runs;
 #[cfg(test)]
 mod tests;
+mod waste;
 mod wholes;
+
+pub use waste::{Usage, keep_used};
 
 /// What one more layer costs, in bytes, whether or not it changes.
 ///

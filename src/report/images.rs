@@ -161,6 +161,15 @@ pub fn inspected_text(image: &Inspected, packages: bool) -> String {
             human_size(expected as u64)
         );
     }
+    let dead = image.layers.iter().filter_map(|layer| layer.dead_size);
+    let dead: u64 = dead.sum();
+    if dead > 0 {
+        let _ = writeln!(
+            text,
+            "of no use     {} before compression: files that upper layers replace or hide",
+            human_size(dead)
+        );
+    }
     let _ = writeln!(text, "\nlayer      size  share  chance  components");
     let commit = ["(the commit)".to_owned()];
     for (at, layer) in image.layers.iter().enumerate() {

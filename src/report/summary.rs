@@ -27,8 +27,13 @@ pub fn human_size(bytes: u64) -> String {
 
 /// One line about the image.
 pub fn summary_line(built: &Built) -> String {
+    let dead: u64 = built.layers.iter().map(|layer| layer.dead_size).sum();
+    let dead = match dead {
+        0 => String::new(),
+        dead => format!(" ({} uncompressed of no use)", human_size(dead)),
+    };
     format!(
-        "{} entries, {} packages, {} layers, {}, commit {}",
+        "{} entries, {} packages, {} layers, {}{dead}, commit {}",
         built.entries,
         built.packages,
         built.layers.len(),
@@ -139,6 +144,7 @@ mod tests {
             uncompressed_size: 0,
             chance: 0.0,
             components: Vec::new(),
+            dead_size: 0,
             taken_over: false,
             base: false,
         };

@@ -1,6 +1,7 @@
 //! What the integration suites share: root filesystems made by code, and the program under test.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod changes;
 pub mod debian;
 pub mod fake;
 mod faulty;
@@ -18,6 +19,8 @@ use std::process::{Command, Output};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+#[allow(unused_imports)]
+pub use changes::*;
 use ed25519_dalek::SigningKey;
 #[allow(unused_imports)]
 pub use faulty::*;

@@ -52,8 +52,33 @@ check_format() {
     done
 }
 
+# An image whose lower layers have files that were changed or are gone since.
+check_waste() {
+    local format=$1
+    mkdir -p "$rootfs/usr/share/extra"
+    printf 'old\n' | tee "$rootfs/usr/share/extra/gone" >"$rootfs/usr/share/extra/changed"
+    build "$format" gzip
+    rm -rf "$work/before"
+    mv "$work/img" "$work/before"
+    rm "$rootfs/usr/share/extra/gone"
+    printf 'new\n' >"$rootfs/usr/share/extra/changed"
+    "$helper" build --rootfs "$rootfs" --format "$format" --compression gzip -o "oci:$work/img:latest" -q --json \
+        --previous "oci:$work/before:latest" --max-waste 10% >"$work/said"
+    holds "$format: there are layers with files of no use" \
+        test "$(jq '[.layers[].dead_size] | add' "$work/said")" -gt 0
+    skopeo copy -q "oci:$work/img:latest" "containers-storage:$image"
+    equal "$format: podman sees what is there" "changed:new" \
+        "$(in_image "$image" 'cd /usr/share/extra && grep -H . -- *')"
+    podman rmi -f "$image" >/dev/null
+    check_umoci "$format, with whiteouts"
+    check_oci_image_tool "$format, with whiteouts"
+    rm -rf "$rootfs/usr/share/extra" "$work/before"
+}
+
 start readers
 logged "$work/cargo.log" build_helper
 make_rootfs
 check_format plain
 check_format ostree
+check_waste plain
+check_waste ostree

@@ -1,0 +1,287 @@
+//! What an image has below the layers that are written: layers of another image, byte for byte, so
+//! that who has that one has them. Of the image that the root filesystem was built from all stay;
+//! of an earlier image of the same system those whose bytes are still used well enough.
+
+use std::collections::HashSet;
+use std::thread;
+
+use anyhow::{Context, Result};
+
+use super::layer_plan::{PlannedLayer, Role};
+use super::lower_image::LowerImage;
+use super::system::{Packages, System};
+use super::times::Times;
+use super::watched::Layers;
+use super::{Format, ImageOptions, write};
+use crate::layers::{Compared, LowerLayers, Overlay, component_sizes};
+use crate::oci::{Layer, Stage};
+use crate::plan::{Usage, keep_used};
+use crate::progress::Progress;
+
+/// The image of which layers stay.
+#[derive(Debug)]
+pub enum Lower {
+    /// The one that the root filesystem was built from: all its layers stay.
+    Base(LowerImage),
+    /// An earlier image of the same system.
+    Previous {
+        /// The image.
+        image: LowerImage,
+        /// How much of the new image may be of no use, as a share of what is.
+        max_waste: f64,
+    },
+}
+
+/// The layers that stay, and what is to be put over them.
+pub struct Below {
+    /// Those that stay, the lowest first.
+    pub kept: Vec<KeptLayer>,
+    /// What they lack, and what they have that is no more.
+    pub overlay: Overlay,
+    /// Whether they are those of a base image.
+    pub is_base: bool,
+}
+
+/// A layer that stays.
+#[derive(Debug)]
+pub struct KeptLayer {
+    /// The layer as the new image has it.
+    pub layer: Layer,
+    /// What is told of it.
+    pub planned: PlannedLayer,
+    /// Whether it is one of a base image.
+    pub is_base: bool,
+}
+
+impl Below {
+    /// Reads the layers that may stay of the image that `options` names, if it names one, compares
+    /// them with `system`, and chooses. Their blobs are brought to `stage`, where there is one.
+    ///
+    /// # Errors
+    /// When a layer cannot be read; of a base image also when it is for another machine, or its
+    /// layers cannot stay in an image of that format.
+    pub fn of(
+        system: &System,
+        packages: &Packages,
+        options: &ImageOptions,
+        stage: Option<&Stage>,
+        progress: &dyn Progress,
+    ) -> Result<Option<Self>> {
+        let Some(lower) = &options.lower else {
+            return Ok(None);
+        };
+        let platform = write::platform(options, packages)?;
+        match lower {
+            Lower::Base(image) => {
+                let read = || {
+                    image.check_platform(&platform)?;
+                    Read::of(image, options, stage, "reading the base image", progress)
+                };
+                let read = read()
+                    .with_context(|| format!("keeping the layers of the base image {image}"))?;
+                read.below(system, packages, options, None).map(Some)
+            }
+            Lower::Previous { image, max_waste } => {
+                if let Some(why) = unfit(image, options)? {
+                    tracing::warn!(
+                        "no layer of the previous image {image} stays with changes above it: {why}"
+                    );
+                    return Ok(None);
+                }
+                let what = "reading the previous image";
+                let read = Read::of(image, options, stage, what, progress)
+                    .with_context(|| format!("keeping layers of the previous image {image}"))?;
+                let below = read.below(system, packages, options, Some((*max_waste, stage)))?;
+                Ok((!below.kept.is_empty()).then_some(below))
+            }
+        }
+    }
+
+    /// The components of the layers that stay, where an earlier plan made them.
+    pub fn components(&self) -> Vec<Vec<String>> {
+        let planned = self.kept.iter().filter(|layer| !layer.is_base);
+        let layers = planned.map(|layer| layer.planned.components.clone());
+        layers.collect()
+    }
+
+    /// How many layers of the image are not planned because of this.
+    pub fn layers(&self) -> usize {
+        self.kept.len() + usize::from(self.overlay.needs_mending())
+    }
+}
+
+/// Why no layer of an earlier image may stay, when that is so.
+fn unfit(image: &LowerImage, options: &ImageOptions) -> Result<Option<String>> {
+    if options.format == Format::Plain && image.is_encapsulated()? {
+        let why = "it is an encapsulated commit, and this is an ordinary image";
+        return Ok(Some(why.to_owned()));
+    }
+    let layers = image.content_layers(options.format);
+    Ok(layers.err().map(|error| format!("{error:#}")))
+}
+
+/// Layers that were read.
+struct Read<'a> {
+    image: &'a LowerImage,
+    /// Their places in the image, what it tells of them, and how large they are uncompressed.
+    layers: Vec<(usize, PlannedLayer, u64)>,
+    lower: LowerLayers,
+}
+
+impl<'a> Read<'a> {
+    fn of(
+        image: &'a LowerImage,
+        options: &ImageOptions,
+        stage: Option<&Stage>,
+        what: &'static str,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let told = image.content_layers(options.format)?;
+        let stage = stage.filter(|_| !image.is_at(&options.destination));
+        progress.begin(what, 0);
+        let mut lower = LowerLayers::default();
+        let mut layers = Vec::new();
+        let places: Vec<usize> = told.iter().map(|(at, _)| *at).collect();
+        thread::scope(|scope| {
+            let open = |at| {
+                if let Some(stage) = stage {
+                    image.take(at, stage)?;
+                }
+                image.open_layer(at, stage)
+            };
+            let ahead = Layers::start(scope, places, open, progress)?;
+            for (at, planned) in told {
+                let name = image.digest(at);
+                let mut read = || lower.read(ahead.next(at, &name)?)?.finish();
+                let size = read().with_context(|| format!("reading layer {at} ({name})"))?;
+                layers.push((at, planned, size));
+            }
+            anyhow::Ok(())
+        })?;
+        progress.end();
+        Ok(Self {
+            image,
+            layers,
+            lower,
+        })
+    }
+
+    /// Chooses, where there is a choice: with the share that may be of no use, and where the blobs
+    /// of the others are to be removed.
+    fn below(
+        mut self,
+        system: &System,
+        packages: &Packages,
+        options: &ImageOptions,
+        choice: Option<(f64, Option<&Stage>)>,
+    ) -> Result<Below> {
+        let tree = &system.tree;
+        let times = Times::new(tree, &packages.ownership, options.times, system.timestamp());
+        let compared = Compared {
+            tree,
+            objects: &system.objects,
+            sharing: options.format.sharing(),
+            mtime: &|id| times.of(id),
+        };
+        let (mut overlay, mut usage) = self.lower.overlay(&compared, |_| true)?;
+        if let Some((max_waste, stage)) = choice {
+            let sharing = options.format.sharing();
+            let (owners, objects) = (&packages.ownership, &system.objects);
+            let written = component_sizes(tree, objects, owners, sharing, Some(&overlay));
+            let written = written.into_iter().fold(0, u64::saturating_add);
+            let is_mended = overlay.needs_mending();
+            let stays = self.choose(&usage, written, is_mended, max_waste, options);
+            if stays.contains(&false) {
+                (overlay, usage) = self.lower.overlay(&compared, |at| stays[at])?;
+            }
+            self.drop_others(
+                &stays,
+                stage.filter(|_| !self.image.is_at(&options.destination)),
+            )?;
+        }
+        let below = tree.ids().filter(|id| overlay.is_below(*id)).count();
+        tracing::info!(
+            "{} layers of {} stay; they have {below} of {} entries as they are, and {} paths that are hidden",
+            self.layers.len(),
+            self.image,
+            tree.len(),
+            overlay.hidden()
+        );
+        let is_base = choice.is_none();
+        let kept = self.layers.into_iter().zip(usage);
+        let kept = kept.map(|((at, planned, size), usage)| {
+            kept_layer(self.image, at, planned, size, usage, is_base)
+        });
+        Ok(Below {
+            kept: kept.collect::<Result<_>>()?,
+            overlay,
+            is_base,
+        })
+    }
+
+    /// Which layers of an earlier image stay, when so many bytes are in none of them.
+    fn choose(
+        &self,
+        usage: &[Usage],
+        written: u64,
+        is_mended: bool,
+        max_waste: f64,
+        options: &ImageOptions,
+    ) -> Vec<bool> {
+        let of_commit = usize::from(options.format != Format::Plain);
+        // Where anything changes, there may be something to hide.
+        let mending = usize::from(is_mended || written > 0);
+        let room = options.max_layers.get().saturating_sub(of_commit + mending);
+        let is_old_mending = |at: usize| self.layers[at].1.role == Some(Role::Mending);
+        let layers: Vec<Usage> = (0..usage.len())
+            .map(|at| match is_old_mending(at) {
+                true => Usage::default(),
+                false => usage[at],
+            })
+            .collect();
+        keep_used(&layers, written, max_waste, room)
+    }
+
+    /// Forgets the layers that do not stay.
+    fn drop_others(&mut self, stays: &[bool], stage: Option<&Stage>) -> Result<()> {
+        let layers = std::mem::take(&mut self.layers).into_iter().zip(stays);
+        let (kept, others): (Vec<_>, Vec<_>) = layers.partition(|(_, stays)| **stays);
+        self.layers = kept.into_iter().map(|(layer, _)| layer).collect();
+        let kept = self.layers.iter().map(|(at, ..)| self.image.digest(*at));
+        let kept: HashSet<String> = kept.collect();
+        for ((at, ..), _) in others {
+            if let Some(stage) = stage.filter(|_| !kept.contains(&self.image.digest(at))) {
+                self.image.leave(at, stage)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn kept_layer(
+    image: &LowerImage,
+    at: usize,
+    planned: PlannedLayer,
+    size: u64,
+    usage: Usage,
+    is_base: bool,
+) -> Result<KeptLayer> {
+    let comment = match is_base {
+        true => "layer of the base image".to_owned(),
+        false => planned.components.join(","),
+    };
+    Ok(KeptLayer {
+        layer: image.layer(at, size, comment)?,
+        planned: PlannedLayer {
+            role: match is_base {
+                true => Some(Role::Base),
+                false => planned.role,
+            },
+            diff_id: Some(image.diff_id(at)),
+            uncompressed_size: Some(size),
+            dead_size: (!is_base).then_some(usage.dead),
+            ..planned
+        },
+        is_base,
+    })
+}
