@@ -7,6 +7,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
+use common::fake::*;
 use common::*;
 use serde_json::Value;
 
@@ -89,4 +90,49 @@ fn every_command_takes_and_makes_images_of_every_transport() {
         let seen = json(&["inspect", &to, PLAIN]);
         assert_eq!(seen["packages"].as_array().unwrap().len(), 3, "{to}");
     }
+}
+
+/// `compose build-image` writes to every transport that needs no storage of its own, and follows
+/// what it wrote. The backend is a fake one: what builds is not what is tested.
+#[test]
+fn an_image_of_a_containerfile_goes_to_every_transport() {
+    if !has_registry() {
+        return;
+    }
+    let fake = Fake::new(&["podman"]);
+    let registry = Registry::start(&fake.at(""));
+    let context = fake.at("context");
+    fs::create_dir_all(&context).unwrap();
+    fs::write(context.join("Containerfile"), "FROM nothing").unwrap();
+    let context = context.to_str().unwrap();
+    let path = format!(
+        "{}:{}",
+        fake.at("bin").display(),
+        std::env::var("PATH").unwrap()
+    );
+    let build = |image: &str, more: &[&str]| -> Value {
+        let arguments = ["compose", "build-image", context, "-o", image, "-q", PLAIN];
+        let usual = ["--json", "--backend", "podman", "--timestamp", "1700000000"];
+        let mut command = fake.command(&[&arguments[..], &usual, more].concat());
+        serde_json::from_str(&succeed(command.env("PATH", &path))).unwrap()
+    };
+    let mut commits = Vec::new();
+    for image in [
+        fake.layout(),
+        format!("oci-archive:{}:name", fake.at("a.tar").display()),
+        registry.name("os:built"),
+        registry.name("os:again").replace("docker://", "registry:"),
+    ] {
+        let made = build(&image, &[]);
+        let seen = run_json(&["inspect", &image, PLAIN]);
+        assert_eq!(seen["commit"], made["commit"], "{image}");
+        assert_eq!(seen["digest"], made["digest"], "{image}");
+        registry.forget();
+        let again = build(&image, &["--previous", &image, "--previous-required"]);
+        assert_eq!(again["digest"], made["digest"], "{image}");
+        assert_eq!(registry.uploads(), 0, "{image}");
+        commits.push(made["commit"].clone());
+    }
+    commits.dedup();
+    assert_eq!(commits.len(), 1);
 }
