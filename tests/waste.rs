@@ -198,6 +198,7 @@ fn a_year_of_updates_stays_within_its_bounds() {
 fn what_cannot_be_followed_is_no_failure() {
     let dir = scratch();
     let rootfs = three_packages(dir.path(), "rootfs", "1", "x");
+    rootfs.dir("srv/nothing/here").settle();
     build(&rootfs, dir.path(), "plain", &["--format", "plain"]);
     let ostree = build(&rootfs, dir.path(), "ostree", &[]);
     build(&rootfs, dir.path(), "arm", &["--arch", "arm64"]);
@@ -225,7 +226,7 @@ fn what_cannot_be_followed_is_no_failure() {
     // What has not changed is the same image.
     let options = ["--max-waste", "10%"];
     let again = follow(dir.path(), &rootfs, ["ostree", "again"], &options);
-    assert_eq!(digests(&again), digests(&ostree));
+    assert_eq!(again["digest"], ostree["digest"]);
     assert!(
         layers(&again)[1..]
             .iter()

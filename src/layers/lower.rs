@@ -333,6 +333,27 @@ impl Overlay {
         self.is_below(id) || self.directories.binary_search(&id).is_ok()
     }
 
+    /// About how many bytes of `tree` no layer has yet; what is shared counts each time.
+    pub fn missing(&self, tree: &Tree, sharing: Sharing) -> u64 {
+        let is_missing = |id: &EntryId| {
+            !self.is_done(*id)
+                && match (tree.entry(*id).kind, sharing) {
+                    // The layer of a commit has all directories.
+                    (Kind::Directory, Sharing::Content) => false,
+                    (Kind::Directory, Sharing::HardLinks) => tree.children(*id).is_empty(),
+                    (Kind::Regular | Kind::Symlink, _) => true,
+                }
+        };
+        let size = |id: EntryId| match tree.entry(id).kind {
+            Kind::Regular => (tree.entry(id).size.div_ceil(HEADER)).saturating_mul(HEADER),
+            Kind::Directory | Kind::Symlink => 0,
+        };
+        let sizes = tree.ids().filter(is_missing).map(size);
+        sizes.fold(0, |sum, size| {
+            sum.saturating_add(size).saturating_add(HEADER)
+        })
+    }
+
     /// Whether there is anything that [`write_mending_layer`] would write.
     pub fn needs_mending(&self) -> bool {
         !self.directories.is_empty() || !self.gone.is_empty()

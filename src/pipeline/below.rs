@@ -13,7 +13,7 @@ use super::system::{Packages, System};
 use super::times::Times;
 use super::watched::Layers;
 use super::{Format, ImageOptions, write};
-use crate::layers::{Compared, LowerLayers, Overlay, component_sizes};
+use crate::layers::{Compared, LowerLayers, Overlay};
 use crate::oci::{Layer, Stage};
 use crate::plan::{Usage, keep_used};
 use crate::progress::Progress;
@@ -185,10 +185,7 @@ impl<'a> Read<'a> {
         };
         let (mut overlay, mut usage) = self.lower.overlay(&compared, |_| true)?;
         if let Some((max_waste, stage)) = choice {
-            let sharing = options.format.sharing();
-            let (owners, objects) = (&packages.ownership, &system.objects);
-            let written = component_sizes(tree, objects, owners, sharing, Some(&overlay));
-            let written = written.into_iter().fold(0, u64::saturating_add);
+            let written = overlay.missing(tree, compared.sharing);
             let is_mended = overlay.needs_mending();
             let stays = self.choose(&usage, written, is_mended, max_waste, options);
             if stays.contains(&false) {
@@ -279,7 +276,7 @@ fn kept_layer(
             },
             diff_id: Some(image.diff_id(at)),
             uncompressed_size: Some(size),
-            dead_size: (!is_base).then_some(usage.dead),
+            dead_size: (!is_base && usage.dead > 0).then_some(usage.dead),
             ..planned
         },
         is_base,
