@@ -1,15 +1,13 @@
 #!/usr/bin/env python3
 """A year of updates of a real system: the versions that two root filesystems have of their packages, replayed.
 
-  replay.py PROGRAM OLD NEW WORK [WEEKS] [OPTION...]
-
 Begins with a copy of OLD. Each week an eighth of the sources that differ, in random order, change to the version that
-the other root filesystem has, and an image is built that follows the one of the week before, with the OPTIONs of
-`build` (default: --max-waste 10%). Prints what a client of the week before fetches, what the changed packages weigh
-whole, layers, and bytes that are of no use, all before compression. Wants root. Shares no code with the program.
-Standard library only.
+the other root filesystem has, and an image is built that follows the one of the week before. Prints what a client of
+the week before fetches, what the changed packages weigh whole, layers, and bytes that are of no use, all before
+compression. Wants root. Shares no code with the program. Standard library only.
 """
 
+import argparse
 import collections
 import json
 import os
@@ -48,8 +46,9 @@ class System:
         names = {f"{name}{suffix}" for name, architecture in self.sources[source] for suffix in ("", ":" + architecture)}
         return [f"{INFO}/{file}" for file in os.listdir(os.path.join(self.root, INFO)) if file.rsplit(".", 1)[0] in names]
 
-    def size(self, source):
-        infos = [os.lstat(os.path.join(self.root, path)) for path in self.paths[source]]
+    def size(self, source, pruned):
+        paths = [path for path in self.paths[source] if not path.startswith(pruned)]
+        infos = [os.lstat(os.path.join(self.root, path)) for path in paths]
         return sum(updates.tar_size(info) for info in infos if not stat.S_ISDIR(info.st_mode))
 
 
@@ -103,18 +102,30 @@ def write_status(tree, state):
         file.write("".join(stanzas[package] + "\n\n" for package in sorted(stanzas)))
 
 
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program")
+    parser.add_argument("old")
+    parser.add_argument("new")
+    parser.add_argument("work", help="a directory for the copy and the images")
+    parser.add_argument("--weeks", type=int, default=52)
+    parser.add_argument("--max-waste", default="10%", metavar="PERCENT", help="none: --previous alone")
+    parser.add_argument("--prune", action="append", default=[], metavar="PATH", help="what the images leave out")
+    return parser.parse_args()
+
+
 def main():
-    program, old_root, new_root, work = sys.argv[1:5]
-    weeks = int(sys.argv[5]) if len(sys.argv) > 5 else 52
-    options = sys.argv[6:] or ["--max-waste", "10%"]
-    old, new = System(old_root), System(new_root)
+    given = arguments()
+    program, work, weeks = given.program, given.work, given.weeks
+    pruned = tuple(path.strip("/") + "/" for path in given.prune)
+    old, new = System(given.old), System(given.new)
     sources = sorted(set(old.sources) | set(new.sources))
     changing = [source for source in sources if old.sources.get(source) != new.sources.get(source)]
     state = {source: old for source in sources}
     tree, dice = os.path.join(work, "tree"), random.Random(1)
     os.makedirs(work, exist_ok=True)
     shutil.rmtree(tree, ignore_errors=True)
-    subprocess.run(["cp", "-a", "--reflink=auto", old_root, tree], check=True)
+    subprocess.run(["cp", "-a", "--reflink=auto", given.old, tree], check=True)
     order, costs, built = [], [], None
     print(f"{len(changing)} of {len(sources)} sources differ")
     for week in range(weeks + 1):
@@ -132,8 +143,10 @@ def main():
         shutil.rmtree(image, ignore_errors=True)
         command = [program, "build", "-q", "--json", "--rootfs", tree, "-o", f"oci:{image}"]
         command += ["--timestamp", str(1700000000 + week * 7 * 86400)]
+        command += [f"--prune={path}" for path in given.prune]
         if week > 0:
-            command += ["--previous", f"oci:{before}", *options]
+            command += ["--previous", f"oci:{before}"]
+            command += ["--max-waste", given.max_waste] if given.max_waste != "none" else []
         previous, built = built, json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         layers = {layer["digest"]: layer["uncompressed_size"] for layer in built["layers"]}
         size = sum(layers.values())
@@ -143,7 +156,10 @@ def main():
             shutil.rmtree(before)
             known = {layer["digest"] for layer in previous["layers"]}
             fetched = sum(bytes_ for digest, bytes_ in layers.items() if digest not in known)
-            whole = sum(state[source].size(source) for source in changed)
+            whole = sum(state[source].size(source, pruned) for source in changed)
+            # What the package database says of them changes as well.
+            database = [STATUS] + [path for source in changed for path in state[source].info_files(source)]
+            whole += sum(updates.tar_size(os.lstat(os.path.join(tree, path))) for path in database)
             costs.append((fetched, whole))
             told += f", fetched {fetched / 1e6:6.1f} MB, whole packages {whole / 1e6:6.1f} MB"
         print(f"week {week:2}: {told}", flush=True)

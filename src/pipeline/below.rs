@@ -15,7 +15,7 @@ use super::watched::Layers;
 use super::{Format, ImageOptions, write};
 use crate::layers::{Compared, LowerLayers, Overlay};
 use crate::oci::{Layer, Stage};
-use crate::plan::{Usage, keep_used};
+use crate::plan::{Kept, Usage, keep_used};
 use crate::progress::Progress;
 
 /// The image of which layers stay.
@@ -38,8 +38,8 @@ pub struct Below {
     pub kept: Vec<KeptLayer>,
     /// What they lack, and what they have that is no more.
     pub overlay: Overlay,
-    /// Whether they are those of a base image.
-    pub is_base: bool,
+    /// Into how many layers at most the rest goes, where that is chosen: above an earlier image.
+    pub for_new: Option<usize>,
 }
 
 /// A layer that stays.
@@ -184,17 +184,17 @@ impl<'a> Read<'a> {
             mtime: &|id| times.of(id),
         };
         let (mut overlay, mut usage) = self.lower.overlay(&compared, |_| true)?;
+        let mut for_new = None;
         if let Some((max_waste, stage)) = choice {
             let written = overlay.missing(tree, compared.sharing);
             let is_mended = overlay.needs_mending();
-            let stays = self.choose(&usage, written, is_mended, max_waste, options);
-            if stays.contains(&false) {
-                (overlay, usage) = self.lower.overlay(&compared, |at| stays[at])?;
+            let kept = self.choose(&usage, written, is_mended, max_waste, options);
+            if kept.stays.contains(&false) {
+                (overlay, usage) = self.lower.overlay(&compared, |at| kept.stays[at])?;
             }
-            self.drop_others(
-                &stays,
-                stage.filter(|_| !self.image.is_at(&options.destination)),
-            )?;
+            let stage = stage.filter(|_| !self.image.is_at(&options.destination));
+            self.drop_others(&kept.stays, stage)?;
+            for_new = Some(kept.for_new);
         }
         let below = tree.ids().filter(|id| overlay.is_below(*id)).count();
         tracing::info!(
@@ -212,7 +212,7 @@ impl<'a> Read<'a> {
         Ok(Below {
             kept: kept.collect::<Result<_>>()?,
             overlay,
-            is_base,
+            for_new,
         })
     }
 
@@ -224,7 +224,7 @@ impl<'a> Read<'a> {
         is_mended: bool,
         max_waste: f64,
         options: &ImageOptions,
-    ) -> Vec<bool> {
+    ) -> Kept {
         let of_commit = usize::from(options.format != Format::Plain);
         // Where anything changes, there may be something to hide.
         let mending = usize::from(is_mended || written > 0);

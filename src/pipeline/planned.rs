@@ -47,7 +47,11 @@ impl Planned {
             Format::Ostree(_) => 1 + below.map_or(0, Below::layers),
             Format::Plain => below.map_or(0, Below::layers),
         };
-        let budget = NonZeroUsize::new(options.max_layers.get().saturating_sub(taken));
+        let left = options.max_layers.get().saturating_sub(taken);
+        // Empty directories are planned, too, even where no layer is needed for them.
+        let chosen = below.and_then(|below| below.for_new);
+        let chosen = chosen.map_or(left, |for_new| for_new.max(1));
+        let budget = NonZeroUsize::new(left.min(chosen));
         let owned = system.tree.ids().map(|id| ownership.owner(id));
         let mut ids: Vec<ComponentId> = owned.collect();
         ids.sort_unstable();
@@ -71,7 +75,7 @@ impl Planned {
             options.max_layers
         );
         // What layers of an earlier image lack is written whatever happens: no plan is to be kept.
-        let follows = below.is_none_or(|below| below.is_base);
+        let follows = below.is_none_or(|below| below.for_new.is_none());
         let previous = options.previous.as_ref().filter(|_| follows);
         let previous = previous.map(|previous| previous.plan.as_slice());
         let plan = plan::plan(&items, budget.unwrap_or(NonZeroUsize::MIN), previous);

@@ -42,7 +42,7 @@ mod tests;
 mod waste;
 mod wholes;
 
-pub use waste::{Usage, keep_used};
+pub use waste::{Kept, Usage, keep_used};
 
 /// What one more layer costs, in bytes, whether or not it changes.
 ///

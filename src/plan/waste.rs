@@ -13,8 +13,10 @@
 //!   of use and has to be written again;
 //! - while there are too many layers, the one goes with the fewest bytes of use.
 //!
-//! What is of use in the layers that go is planned anew with what has changed, so that what changes
-//! often gathers in layers of its own as time passes.
+//! What is of use in the layers that go is planned anew with what has changed, into as many layers
+//! as have gone and one more, and where there is no room, into one. So an update takes one place,
+//! and as places run out the small layers of earlier updates are joined, each some few times until
+//! it is as large as others.
 
 use std::cmp::Ordering;
 
@@ -27,15 +29,19 @@ pub struct Usage {
     pub dead: u64,
 }
 
-/// One in so many layers is kept free for what is written. With fewer each update is one layer,
-/// that mixes what changes often with what does not; with more the small layers, of the updates
-/// before, are written again and again.
-const SHARE_FOR_NEW: usize = 16;
+/// What is done with the layers of an earlier image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Which of them stay.
+    pub stays: Vec<bool>,
+    /// Into how many layers at most the rest goes, with what is new.
+    pub for_new: usize,
+}
 
 /// Which of `layers` stay when `written` bytes of use are in none of them. At most `max_waste` of
-/// the image's bytes are dead then, as a share of all, and what stays and what is written has at
-/// least one layer each within `max_layers`.
-pub fn keep_used(layers: &[Usage], written: u64, max_waste: f64, max_layers: usize) -> Vec<bool> {
+/// the image's bytes are dead then, as a share of all, and what stays and what is written has
+/// `max_layers`, if that is one at least.
+pub fn keep_used(layers: &[Usage], written: u64, max_waste: f64, max_layers: usize) -> Kept {
     let mut stays: Vec<bool> = layers.iter().map(|layer| layer.live > 0).collect();
     let live: u128 = layers.iter().map(|layer| u128::from(layer.live)).sum();
     let used = (live + u128::from(written)) as f64;
@@ -65,19 +71,20 @@ pub fn keep_used(layers: &[Usage], written: u64, max_waste: f64, max_layers: usi
         }
     }
 
-    let is_new = written > 0 || stays.contains(&false);
-    let for_new = if is_new {
-        (max_layers / SHARE_FOR_NEW).max(1)
-    } else {
-        0
-    };
-    let room = max_layers.saturating_sub(for_new);
     let mut order: Vec<usize> = (0..layers.len()).filter(|at| stays[*at]).collect();
     order.sort_by_key(|at| (layers[*at].live, *at));
-    for at in order.iter().take(order.len().saturating_sub(room)) {
+    let gone = layers.len() - order.len();
+    let is_new = written > 0 || gone > 0 || order.len() > max_layers;
+    let room = max_layers.saturating_sub(usize::from(is_new));
+    let joined = order.len().saturating_sub(room);
+    for at in &order[..joined] {
         stays[*at] = false;
     }
-    stays
+    let free = max_layers.saturating_sub(order.len() - joined);
+    Kept {
+        stays,
+        for_new: if is_new { free.clamp(1, gone + 1) } else { 0 },
+    }
 }
 
 fn staying<'a>(layers: &'a [Usage], stays: &'a [bool]) -> impl Iterator<Item = &'a Usage> {
@@ -103,32 +110,43 @@ mod tests {
         usage.collect()
     }
 
+    fn staying_of(pairs: &[(u64, u64)], written: u64, waste: f64, layers: usize) -> Vec<bool> {
+        keep_used(&usage(pairs), written, waste, layers).stays
+    }
+
     #[test]
     fn what_is_of_use_stays() {
         let layers = usage(&[(100, 0), (100, 9), (0, 50), (100, 0)]);
-        assert_eq!(keep_used(&layers, 9, 0.1, 64), [true, true, false, true]);
+        let kept = keep_used(&layers, 9, 0.1, 64);
+        assert_eq!(kept.stays, [true, true, false, true]);
+        // The place of the one that goes, and one more.
+        assert_eq!(kept.for_new, 2);
+        assert_eq!(keep_used(&layers, 9, 0.1, 4).for_new, 1);
         // Nothing is written and nothing goes: no layer is kept free.
-        assert_eq!(keep_used(&usage(&[(1, 0); 16]), 0, 0.0, 16), [true; 16]);
-        assert_eq!(keep_used(&[], 5, 0.1, 1), [true; 0]);
+        let kept = keep_used(&usage(&[(1, 0); 16]), 0, 0.0, 16);
+        assert_eq!((kept.stays, kept.for_new), (vec![true; 16], 0));
+        assert_eq!(keep_used(&[], 5, 0.1, 1).for_new, 1);
     }
 
     #[test]
     fn the_layer_that_is_cheapest_to_clean_goes() {
-        let layers = usage(&[(1000, 30), (10, 20), (1000, 10)]);
-        assert_eq!(keep_used(&layers, 60, 0.02, 64), [true, false, true]);
-        // 1 in 100 is too little for any.
-        assert_eq!(keep_used(&layers, 60, 0.001, 64), [false; 3]);
+        let layers = [(1000, 30), (10, 20), (1000, 10)];
+        assert_eq!(staying_of(&layers, 60, 0.02, 64), [true, false, true]);
+        // 1 in 1000 is too little for any.
+        assert_eq!(staying_of(&layers, 60, 0.001, 64), [false; 3]);
         // The second goes first and is not enough; when the first is gone too, it may stay.
-        let layers = usage(&[(1000, 300), (10, 20), (5000, 1)]);
-        assert_eq!(keep_used(&layers, 0, 0.01, 64), [false, true, true]);
+        let layers = [(1000, 300), (10, 20), (5000, 1)];
+        assert_eq!(staying_of(&layers, 0, 0.01, 64), [false, true, true]);
     }
 
     #[test]
     fn the_smallest_layers_make_room() {
-        let layers = usage(&[(30, 0), (10, 0), (20, 0)]);
-        assert_eq!(keep_used(&layers, 1, 0.5, 3), [true, false, true]);
-        assert_eq!(keep_used(&layers, 1, 0.5, 1), [false; 3]);
-        assert_eq!(keep_used(&layers, 1, 0.5, 0), [false; 3]);
+        let layers = [(30, 0), (10, 0), (20, 0)];
+        assert_eq!(staying_of(&layers, 1, 0.5, 4), [true; 3]);
+        assert_eq!(staying_of(&layers, 1, 0.5, 3), [true, false, true]);
+        assert_eq!(staying_of(&layers, 0, 0.5, 2), [true, false, false]);
+        assert_eq!(staying_of(&layers, 1, 0.5, 1), [false; 3]);
+        assert_eq!(staying_of(&layers, 1, 0.5, 0), [false; 3]);
     }
 
     proptest! {
@@ -140,7 +158,7 @@ mod tests {
             max_layers in 0..100usize,
         ) {
             let layers = usage(&pairs);
-            let stays = keep_used(&layers, written, max_waste, max_layers);
+            let Kept { stays, for_new } = keep_used(&layers, written, max_waste, max_layers);
             prop_assert_eq!(stays.len(), layers.len());
             let kept: Vec<&Usage> = staying(&layers, &stays).collect();
             prop_assert!(kept.iter().all(|layer| layer.live > 0));
@@ -148,7 +166,8 @@ mod tests {
             let used: u64 = written + layers.iter().map(|layer| layer.live).sum::<u64>();
             prop_assert!(dead as f64 <= max_waste * (used + dead) as f64 + 1.0);
             let is_new = written > 0 || stays.contains(&false);
-            prop_assert!(kept.len() + usize::from(is_new) <= max_layers.max(1));
+            prop_assert_eq!(is_new, for_new > 0);
+            prop_assert!(kept.len() + for_new <= max_layers.max(1));
         }
     }
 }
