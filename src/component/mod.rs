@@ -4,6 +4,7 @@
 
 mod by_hand;
 mod files;
+mod hints;
 mod intervals;
 mod packages;
 mod parts;
@@ -16,7 +17,7 @@ use std::collections::HashMap;
 use anyhow::Result;
 
 use crate::dpkg::{self, Database, Package};
-use crate::tree::{EntryId, Hint, Tree};
+use crate::tree::{EntryId, Tree};
 
 pub use files::TreeFiles;
 pub use intervals::Intervals;
@@ -86,6 +87,8 @@ pub struct Ownership {
     made: Vec<bool>,
     /// The source that each entry was unpacked from.
     unpacked: Vec<Option<u32>>,
+    /// The package that each entry is in the list of.
+    packages: Vec<Option<u32>>,
     table: ComponentTable,
     /// The row of the table that has each entry.
     rows: Vec<Option<usize>>,
@@ -107,7 +110,7 @@ impl Ownership {
         let owned = packages::owned_entries(tree, database, files)?;
         let view = rules::View::new(tree, database, &owned);
         let mut making = Making::default();
-        let mut hints = making.hints(tree);
+        let mut hints = hints::named(&mut making, tree);
         let table = table.cloned().unwrap_or_default();
         let mut rows = table.rows_of(tree);
         for (row, hint) in rows.iter_mut().zip(&mut hints) {
@@ -150,12 +153,14 @@ impl Ownership {
             };
             owners.push(owner);
         }
+        hints::follow_intervals(tree, &owners, &mut making.components);
         Ok(Self {
             components: making.components,
             owners,
             table,
             rows,
             unpacked,
+            packages: owned,
             made: tree
                 .ids()
                 .map(|id| claims[id.index()].made || parts.has_no_time(tree, id))
@@ -176,6 +181,12 @@ impl Ownership {
     /// The line of the user's table that has an entry, if one has.
     pub fn line_of(&self, id: EntryId) -> Option<String> {
         self.rows[id.index()].map(|row| self.table.describe(row))
+    }
+
+    /// The position in the database of the package that has an entry in its list, as
+    /// [`owned_entries`] tells it.
+    pub fn package(&self, id: EntryId) -> Option<usize> {
+        self.packages[id.index()].map(|at| at as usize)
     }
 
     /// The source package that an entry was unpacked from, as a number; none for what was made on
@@ -288,19 +299,6 @@ impl Making {
         self.parts.insert((source, part), id);
         id
     }
-
-    /// For each entry, the component that the nearest hint at or above it names.
-    fn hints(&mut self, tree: &Tree) -> Vec<Option<ComponentId>> {
-        let mut hints: Vec<Option<ComponentId>> = Vec::with_capacity(tree.len());
-        for id in tree.ids() {
-            hints.push(match tree.hint(id) {
-                Some(hint) => Some(self.component(&from_hint(hint))),
-                None if id == EntryId::ROOT => None,
-                None => hints[tree.entry(id).parent.index()],
-            });
-        }
-        hints
-    }
 }
 
 /// How often a component changes when its hint does not say.
@@ -308,17 +306,6 @@ const HINTED_CHANCE: f64 = 0.2;
 /// Days between two pulls that a stated interval is held against: a month, as for the chances of
 /// sources.
 const DAYS_BETWEEN_PULLS: f64 = 30.0;
-
-fn from_hint(hint: &Hint) -> Component {
-    let days = hint.interval.as_deref().and_then(interval_days);
-    if let (Some(interval), None) = (&hint.interval, days) {
-        tracing::warn!(
-            "user.update-interval '{interval}' of component '{}' is neither a number of days nor daily, weekly, biweekly, monthly, quarterly or yearly; it is ignored",
-            hint.component
-        );
-    }
-    Component::of_user(&hint.component, days)
-}
 
 /// The chance that what changes every so many days changes between two pulls.
 fn chance_of_days(days: f64) -> f64 {

@@ -312,6 +312,72 @@ fn intervals_are_days_or_words() {
     }
 }
 
+/// A tree in which directories, named with a slash at the end, and files have hints of how often
+/// they change.
+fn with_intervals(entries: &[(&str, &str)]) -> Ownership {
+    let mut builder = TreeBuilder::new(Metadata::directory(0o755));
+    let mut known: HashMap<&str, EntryId> = HashMap::from([("", EntryId::ROOT)]);
+    for (path, days) in entries {
+        let (kind, plain) = match path.strip_suffix('/') {
+            Some(plain) => (Kind::Directory, plain),
+            None => (Kind::Regular, *path),
+        };
+        let (parent, name) = plain.rsplit_once('/').unwrap_or(("", plain));
+        let hint = (b"user.update-interval".to_vec(), days.as_bytes().to_vec());
+        let metadata = Metadata {
+            kind,
+            size: 1,
+            xattrs: vec![hint],
+            ..Metadata::directory(0o755)
+        };
+        let id = builder.push(known[parent], name, "", metadata).unwrap();
+        known.insert(plain, id);
+    }
+    ownership(&Fixture {
+        tree: builder.finish().0,
+        texts: HashMap::new(),
+    })
+}
+
+/// Without `user.component` it did nothing.
+#[test]
+fn an_interval_alone_is_for_the_component_of_the_path() {
+    let ownership = with_intervals(&[
+        ("opt/", ""),
+        ("opt/one/", "7"),
+        ("opt/one/a", ""),
+        ("opt/one/b", "3"),
+        ("opt/one/c", "30"),
+        ("opt/other/", "often"),
+        ("opt/other/a", ""),
+        ("srv/", "daily"),
+        ("srv/a", ""),
+    ]);
+    let found = |name: &str| {
+        let mut all = ownership.components().iter();
+        let component = all.find(|c| c.name == name).unwrap();
+        (component.interval, component.chance)
+    };
+    assert_eq!(found("local/opt/one"), (Some(3.0), chance_of_days(3.0)));
+    assert_eq!(found("local/opt/other").0, None);
+    assert_eq!(found("rest/files"), (Some(1.0), chance_of_days(1.0)));
+}
+
+/// Of a directory with several components an interval alone says nothing.
+#[test]
+fn an_interval_alone_for_several_components_is_ignored() {
+    let ownership = with_intervals(&[
+        ("opt/", "1"),
+        ("opt/one/", ""),
+        ("opt/one/a", ""),
+        ("opt/two/", ""),
+        ("opt/two/a", ""),
+    ]);
+    let components = ownership.components();
+    assert!(components.iter().any(|c| c.name == "local/opt/two"));
+    assert!(components.iter().all(|c| c.interval.is_none()));
+}
+
 #[test]
 fn a_hint_on_a_directory_is_for_all_below_it() {
     let mut builder = TreeBuilder::new(Metadata::directory(0o755));

@@ -346,7 +346,7 @@ mod tests {
         let (tree, ids) = builder.finish();
         let id = ids[id.index()];
         assert_eq!(tree.xattrs(id), &xattrs);
-        assert_eq!(tree.hint(id).unwrap().component, "web");
+        assert_eq!(tree.hint(id).unwrap().component.as_deref(), Some("web"));
     }
 
     #[test]

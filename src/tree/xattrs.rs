@@ -16,8 +16,8 @@ const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default
 /// What a user has said of a file, or of all below a directory, in extended attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hint {
-    /// `user.component`: the component it belongs to.
-    pub component: String,
+    /// `user.component`: the component it belongs to; none where only an interval is told.
+    pub component: Option<String>,
     /// `user.update-interval`: days, or a word such as `weekly`; as it was written.
     pub interval: Option<String>,
 }
@@ -30,9 +30,10 @@ impl Hint {
             let text = String::from_utf8_lossy(value);
             Some(text.trim_end_matches('\0').trim().to_owned()).filter(|text| !text.is_empty())
         };
-        Some(Self {
-            component: text(COMPONENT_XATTR)?,
-            interval: text(INTERVAL_XATTR),
+        let (component, interval) = (text(COMPONENT_XATTR), text(INTERVAL_XATTR));
+        (component.is_some() || interval.is_some()).then_some(Self {
+            component,
+            interval,
         })
     }
 }
