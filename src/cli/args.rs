@@ -9,15 +9,14 @@ use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::side_file::SideFiles;
-use super::{UsageError, print_result, say};
+use super::UsageError;
 use crate::component::{ComponentTable, Intervals};
 use crate::layers::FormatVersion;
 use crate::oci::{self, BaseConfig, Compression, Platform};
 use crate::ostree::SecretKey;
-use crate::pipeline::{Built, FileTimes, Place, RootfsOptions};
+use crate::pipeline::{FileTimes, Place, RootfsOptions};
 use crate::registry::Destination;
-use crate::report::{ProgressMode, TerminalProgress, layer_table, summary_line};
+use crate::report::{ProgressMode, TerminalProgress};
 use crate::tree::{Filter, SpecialFiles};
 
 /// Which root filesystem is read, and what of it.
@@ -291,57 +290,6 @@ impl LogArgs {
     /// What shows progress.
     pub fn progress(&self) -> TerminalProgress {
         TerminalProgress::new(self.progress, self.quiet)
-    }
-}
-
-/// How an image is reported.
-#[derive(Debug, Args)]
-pub struct ResultArgs {
-    /// Write the image's id (the digest of its config) to a file
-    #[arg(long, value_name = "FILE")]
-    pub iidfile: Option<Utf8PathBuf>,
-
-    /// Write the digest of the manifest to a file
-    #[arg(long, value_name = "FILE")]
-    pub digestfile: Option<Utf8PathBuf>,
-
-    /// Print a JSON description of the image instead of its digest
-    #[arg(long)]
-    pub json: bool,
-
-    #[command(flatten)]
-    pub log: LogArgs,
-}
-
-impl ResultArgs {
-    /// The files that are asked for; those that cannot be written are refused before any work.
-    pub fn side_files(&self) -> Result<SideFiles> {
-        let mut files = SideFiles::default();
-        files.add(self.iidfile.as_ref(), |built| Ok(built.image_id.clone()))?;
-        files.add(self.digestfile.as_ref(), |built| Ok(built.digest.clone()))?;
-        Ok(files)
-    }
-
-    /// Tells the user.
-    pub fn report(&self, built: &Built, destination: &Destination) -> Result<()> {
-        if !self.log.quiet {
-            if self.log.verbose > 0 {
-                say(&layer_table(&built.layers));
-            }
-            say(&summary_line(built));
-        }
-        let result = match self.json {
-            true => serde_json::to_string_pretty(built)?,
-            false => built.digest.clone(),
-        };
-        // Standard output has the archive itself.
-        if let Destination::Stdout { .. } = destination {
-            if !self.log.quiet {
-                say(&result);
-            }
-            return Ok(());
-        }
-        print_result(&format!("{result}\n"))
     }
 }
 

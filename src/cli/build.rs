@@ -5,9 +5,10 @@ use camino::Utf8PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::access::OutputAccessArgs;
-use super::args::{self, CommitArgs, ConfigArgs, LayerArgs, LogArgs, ResultArgs, usage};
+use super::args::{self, CommitArgs, ConfigArgs, LayerArgs, LogArgs, usage};
 use super::image::image_options;
 use super::previous::PlanArgs;
+use super::result::ResultArgs;
 use super::source::{BaseConfigArgs, SourceArgs};
 use crate::layers::FormatVersion;
 use crate::pipeline::{self, CommitOptions, Format, ImageOptions, StoreOptions};
@@ -117,13 +118,13 @@ impl BuildArgs {
 
 /// Builds and reports.
 pub fn run(args: &BuildArgs) -> Result<()> {
-    let mut files = args.result.side_files()?;
+    let destination = args::tagged(&args.output, args.tag.as_ref())?;
+    let mut files = args.result.side_files(&destination)?;
     args.plan.add_to(&mut files)?;
     args.base.check(&args.access.reading)?;
     args.layers.warn_of_many();
     let timestamp = args.commit.timestamp()?;
-    let image = image(args)?;
-    let destination = image.destination.clone();
+    let image = image(args, &destination)?;
     let (config_host, from_host) = (args.base.host()?, args.source.host()?);
     let others = [
         args.plan.host(),
@@ -155,7 +156,7 @@ pub fn run(args: &BuildArgs) -> Result<()> {
     let image = ImageOptions {
         previous,
         lower,
-        access,
+        access: access.clone(),
         base,
         ..image
     };
@@ -175,15 +176,15 @@ pub fn run(args: &BuildArgs) -> Result<()> {
         &|built| files.write(built),
         &args.result.log.progress(),
     )?;
-    files.publish()?;
+    args.result.finish(files, &built, &destination, &access)?;
     args.result.report(&built, &destination)
 }
 
-fn image(args: &BuildArgs) -> Result<ImageOptions> {
-    let destination = args::tagged(&args.output, args.tag.as_ref())?;
+fn image(args: &BuildArgs, destination: &Destination) -> Result<ImageOptions> {
     let signs_image = !args.commit.sign_commits.is_empty() && args.repo.is_none();
     let format = args
         .format
         .format(&args.layers, FormatVersion::V2, signs_image)?;
-    image_options("build", destination, format, &args.layers, &args.image)
+    let (layers, config, result) = (&args.layers, &args.image, &args.result);
+    image_options("build", destination.clone(), format, layers, config, result)
 }

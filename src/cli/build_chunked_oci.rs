@@ -4,8 +4,9 @@ use anyhow::Result;
 use clap::Args;
 
 use super::access::OutputAccessArgs;
-use super::args::{self, CommitArgs, ConfigArgs, LayerArgs, LogArgs, ResultArgs};
+use super::args::{self, CommitArgs, ConfigArgs, LayerArgs, LogArgs};
 use super::image::image_options;
+use super::result::ResultArgs;
 use super::source::SourceArgs;
 use crate::layers::FormatVersion;
 use crate::pipeline::{self, CommitOptions, Format, ImageOptions, Previous};
@@ -64,13 +65,13 @@ impl BuildChunkedOciArgs {
 
 /// Builds and reports.
 pub fn run(args: &BuildChunkedOciArgs) -> Result<()> {
-    let files = args.result.side_files()?;
+    let destination = destination(args);
+    let files = args.result.side_files(&destination)?;
     args.layers.warn_of_many();
     let timestamp = args.commit.timestamp()?;
-    let mut image = image(args)?;
+    let mut image = image(args, &destination)?;
     let previous_host = args.previous_build.as_ref().and_then(Reference::host);
     let from_host = args.source.host()?;
-    let destination = image.destination.clone();
     let access = || {
         args.access
             .access(&destination, [previous_host, from_host.as_deref()])
@@ -78,7 +79,8 @@ pub fn run(args: &BuildChunkedOciArgs) -> Result<()> {
     let admin_dir = args.layers.admindir.as_ref();
     let platform = args.image.arch.as_ref();
     let opened = args.source.open(admin_dir, access, platform)?;
-    image.access = access()?;
+    let access = access()?;
+    image.access = access.clone();
     image.previous = previous(args, &image)?;
     image.base = opened.config;
     if timestamp.is_some() {
@@ -96,20 +98,31 @@ pub fn run(args: &BuildChunkedOciArgs) -> Result<()> {
         &|built| files.write(built),
         &args.result.log.progress(),
     )?;
-    files.publish()?;
+    args.result.finish(files, &built, &destination, &access)?;
     args.result.report(&built, &destination)
 }
 
-fn image(args: &BuildChunkedOciArgs) -> Result<ImageOptions> {
+fn destination(args: &BuildChunkedOciArgs) -> Destination {
     let mut destination = args.output.clone();
     if let Some(tag) = destination.tag_mut() {
         tag.get_or_insert_with(|| args.reference.clone());
     }
+    destination
+}
+
+fn image(args: &BuildChunkedOciArgs, destination: &Destination) -> Result<ImageOptions> {
     let format = Format::Ostree(args.layers.version(FormatVersion::V1));
     let command = "compose build-chunked-oci";
     Ok(ImageOptions {
         bootc: args.bootc,
-        ..image_options(command, destination, format, &args.layers, &args.image)?
+        ..image_options(
+            command,
+            destination.clone(),
+            format,
+            &args.layers,
+            &args.image,
+            &args.result,
+        )?
     })
 }
 

@@ -5,10 +5,11 @@ use camino::Utf8PathBuf;
 use clap::Args;
 
 use super::access::OutputAccessArgs;
-use super::args::{self, CommitArgs, ConfigArgs, FilterArgs, LayerArgs, LogArgs, ResultArgs};
+use super::args::{self, CommitArgs, ConfigArgs, FilterArgs, LayerArgs, LogArgs};
 use super::build::FormatName;
 use super::image::image_options;
 use super::previous::PlanArgs;
+use super::result::ResultArgs;
 use super::source::BackendArgs;
 use crate::layers::FormatVersion;
 use crate::pipeline::{self, CommitOptions, ImageOptions};
@@ -101,10 +102,10 @@ impl BuildImageArgs {
 
 /// Builds and reports.
 pub fn run(args: &BuildImageArgs) -> Result<()> {
-    let mut files = args.result.side_files()?;
+    let destination = args::tagged(&args.output, args.tag.as_ref())?;
+    let mut files = args.result.side_files(&destination)?;
     args.plan.add_to(&mut files)?;
     args.layers.warn_of_many();
-    let destination = args::tagged(&args.output, args.tag.as_ref())?;
     let is_signed = !args.commit.sign_commits.is_empty();
     let format = args
         .format
@@ -116,6 +117,7 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
         format,
         &args.layers,
         &args.image,
+        &args.result,
     )?;
     let timestamp = args.commit.timestamp()?;
     let backends = args.backend.enter()?;
@@ -157,7 +159,7 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
     let image = ImageOptions {
         previous,
         lower,
-        access,
+        access: access.clone(),
         base,
         bootc: args.bootc,
         ..image
@@ -169,6 +171,6 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
         &|built| files.write(built),
         &args.result.log.progress(),
     )?;
-    files.publish()?;
+    args.result.finish(files, &built, &destination, &access)?;
     args.result.report(&built, &destination)
 }

@@ -5,8 +5,9 @@ use camino::Utf8PathBuf;
 use clap::Args;
 
 use super::access::OutputAccessArgs;
-use super::args::{self, ConfigArgs, LayerArgs, LogArgs, ResultArgs, read_config};
+use super::args::{self, ConfigArgs, LayerArgs, LogArgs, read_config};
 use super::image::image_options;
+use super::result::ResultArgs;
 use super::{previous, say};
 use crate::layers::FormatVersion;
 use crate::oci::BaseConfig;
@@ -85,14 +86,14 @@ impl EncapsulateArgs {
 
 /// Encapsulates and reports. `usual` is the version of the format where none is given.
 pub fn run(args: &EncapsulateArgs, usual: FormatVersion) -> Result<()> {
-    let mut files = args.result.side_files()?;
+    let destination = args::tagged(&args.destination, args.tag.as_ref())?;
+    let mut files = args.result.side_files(&destination)?;
     files.add(args.write_contentmeta_json.as_ref(), content_metadata)?;
     args.layers.warn_of_many();
     args.access
         .reading
         .refuse_stdin("--image-config", args.image_config.as_ref())?;
-    let mut image = image(args, usual)?;
-    let destination = image.destination.clone();
+    let mut image = image(args, &destination, usual)?;
     let compared_host = args.compare_with_build.as_ref().and_then(Reference::host);
     let access = args.access.access(&destination, [compared_host])?;
     // Read before the image is written, which may replace it.
@@ -100,19 +101,22 @@ pub fn run(args: &EncapsulateArgs, usual: FormatVersion) -> Result<()> {
         Some(reference) => Some(previous::layer_sizes(reference, &access)?),
         None => None,
     };
-    image.access = access;
+    image.access = access.clone();
     let progress = args.result.log.progress();
     let ready = |built: &Built| files.write(built);
     let built = pipeline::encapsulate(&args.repo, &args.commit, image, &ready, &progress)?;
-    files.publish()?;
+    args.result.finish(files, &built, &destination, &access)?;
     if let Some(old) = compared {
         say(&crate::report::comparison(&old, &built.layers));
     }
     args.result.report(&built, &destination)
 }
 
-fn image(args: &EncapsulateArgs, usual: FormatVersion) -> Result<ImageOptions> {
-    let destination = args::tagged(&args.destination, args.tag.as_ref())?;
+fn image(
+    args: &EncapsulateArgs,
+    destination: &Destination,
+    usual: FormatVersion,
+) -> Result<ImageOptions> {
     let format = Format::Ostree(args.layers.version(usual));
     Ok(ImageOptions {
         previous: match &args.previous_build_manifest {
@@ -131,10 +135,11 @@ fn image(args: &EncapsulateArgs, usual: FormatVersion) -> Result<ImageOptions> {
         optional_metadata: args.optional_metadata.clone(),
         ..image_options(
             "encapsulate",
-            destination,
+            destination.clone(),
             format,
             &args.layers,
             &args.image,
+            &args.result,
         )?
     })
 }

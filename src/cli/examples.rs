@@ -284,6 +284,7 @@ const HEADINGS: [(&str, &[&str]); 6] = [
             "digestfile",
             "html",
             "write-contentmeta-json",
+            "sbom",
         ],
     ),
     (

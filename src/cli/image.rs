@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::args::{ConfigArgs, LayerArgs};
+use super::result::ResultArgs;
 use crate::oci::BaseConfig;
 use crate::pipeline::{Format, ImageOptions};
 use crate::registry::{Access, Destination};
@@ -15,6 +16,7 @@ pub fn image_options(
     format: Format,
     layers: &LayerArgs,
     config: &ConfigArgs,
+    result: &ResultArgs,
 ) -> Result<ImageOptions> {
     Ok(ImageOptions {
         compression: layers.compression(&destination)?,
@@ -37,6 +39,7 @@ pub fn image_options(
         components: layers.component_table()?,
         intervals: layers.intervals()?,
         created_by: format!("apt-ostree-helper {command}"),
+        bill: result.sbom.is_some(),
         threads: layers.threads(),
     })
 }

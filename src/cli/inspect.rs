@@ -1,18 +1,18 @@
 //! `inspect` and `diff`.
 
 use anyhow::Result;
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 use clap::{ArgAction, Args};
 
 use super::access::{AccessArgs, ArchitectureArgs};
-use super::args::{LogArgs, usage};
+use super::args::LogArgs;
+use super::sbom::Sbom;
 use super::side_file::SideFile;
 use super::{EndsWith, print_result, print_text};
 use crate::pipeline::{self, Bill, Difference};
 use crate::registry::Reference;
 use crate::report::{
-    cyclonedx, difference_page, difference_text, found_text, inspected_page, inspected_text,
-    release_notes, spdx,
+    difference_page, difference_text, found_text, inspected_page, inspected_text, release_notes,
 };
 
 /// The status of `diff --exit-code` for images that are not the same.
@@ -127,13 +127,15 @@ impl DiffArgs {
 /// Inspects and prints.
 pub fn inspect(args: &InspectArgs) -> Result<()> {
     let file = args.html.as_deref().map(SideFile::new).transpose()?;
-    let sbom = args.sbom.as_deref().map(sbom_file).transpose()?;
+    let sbom = args.sbom.as_deref().map(Sbom::parse).transpose()?;
+    let sbom = sbom.map(|sbom| Ok::<_, anyhow::Error>((SideFile::new(&sbom.path)?, sbom)));
+    let sbom = sbom.transpose()?;
     let access = args.access.access([args.image.host()])?;
     let access = access.for_architecture(args.architecture.arch.as_deref());
     let image = pipeline::inspect(&args.image, &access)?;
-    if let Some((format, file)) = sbom {
+    if let Some((file, sbom)) = sbom {
         let bill = Bill::of(&image, &args.image, &access)?;
-        file.write(format(&args.image.to_string(), &bill).as_bytes())?;
+        file.write(sbom.text(&args.image.to_string(), &bill).as_bytes())?;
         file.publish()?;
     }
     if let Some(file) = file {
@@ -155,26 +157,6 @@ pub fn inspect(args: &InspectArgs) -> Result<()> {
         true => print_result(&(serde_json::to_string_pretty(&image.summary)? + "\n")),
         false => print_text(&inspected_text(&image.summary, args.packages)),
     }
-}
-
-/// How a bill of materials is written.
-type SbomFormat = fn(&str, &Bill) -> String;
-
-/// The format and the file that `--sbom` names.
-fn sbom_file(words: &[String]) -> Result<(SbomFormat, SideFile)> {
-    let [format, file] = words else {
-        return Err(usage("--sbom wants a format and a file".to_owned()));
-    };
-    let format: SbomFormat = match format.as_str() {
-        "spdx" => spdx,
-        "cyclonedx" => cyclonedx,
-        _ => {
-            return Err(usage(format!(
-                "--sbom {format}: the formats are spdx and cyclonedx"
-            )));
-        }
-    };
-    Ok((format, SideFile::new(Utf8Path::new(file))?))
 }
 
 /// Compares and prints.

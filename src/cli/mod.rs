@@ -18,6 +18,8 @@ mod lint;
 mod mount;
 mod plan;
 mod previous;
+mod result;
+mod sbom;
 mod side_file;
 mod source;
 mod transfer;

@@ -100,6 +100,7 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
         admin_dir: args.layers.admindir.clone(),
         components: args.layers.component_table()?,
         intervals: args.layers.intervals()?,
+        bill: false,
         created_by: String::new(),
         threads: args.layers.threads(),
     };

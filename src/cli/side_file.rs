@@ -15,7 +15,7 @@ use crate::pipeline::Built;
 use crate::undo::Undo;
 
 /// What a file tells of an image.
-type Content = fn(&Built) -> Result<String>;
+type Content = Box<dyn Fn(&Built) -> Result<String>>;
 
 /// The files that a command is asked for.
 #[derive(Default)]
@@ -26,9 +26,13 @@ impl SideFiles {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn add(&mut self, path: Option<&Utf8PathBuf>, content: Content) -> Result<()> {
+    pub fn add(
+        &mut self,
+        path: Option<&Utf8PathBuf>,
+        content: impl Fn(&Built) -> Result<String> + 'static,
+    ) -> Result<()> {
         if let Some(path) = path {
-            self.0.push((SideFile::new(path)?, content));
+            self.0.push((SideFile::new(path)?, Box::new(content)));
         }
         Ok(())
     }

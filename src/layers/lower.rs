@@ -144,7 +144,7 @@ impl Below<'_> {
     fn overlay(&self, compared: &Compared<'_>) -> Result<Overlay> {
         let tree = compared.tree;
         let mut overlay = Overlay {
-            is_below: vec![false; tree.len()],
+            below: vec![None; tree.len()],
             directories: Vec::new(),
             gone: Vec::new(),
         };
@@ -156,7 +156,8 @@ impl Below<'_> {
         for id in tree.ids() {
             let node = self.node(tree, id);
             let is_equal = node.is_some_and(|node| self.is_equal(compared, id, node));
-            overlay.is_below[id.index()] = is_equal;
+            let layer = node.map(|node| node.layer.saturating_sub(1));
+            overlay.below[id.index()] = layer.filter(|_| is_equal);
             match tree.entry(id).kind {
                 Kind::Directory => {
                     let parent = tree.entry(id).parent;
@@ -311,8 +312,8 @@ impl Below<'_> {
 /// What has to be put over lower layers to make a tree of them.
 #[derive(Debug)]
 pub struct Overlay {
-    /// By entry, whether the lower layers have it as it is.
-    is_below: Vec<bool>,
+    /// By entry, which of the lower layers has it as it is, if one does.
+    below: Vec<Option<u32>>,
     /// The directories that they have with another owner, mode or attributes, or for which they
     /// have something else.
     directories: Vec<EntryId>,
@@ -324,7 +325,12 @@ pub struct Overlay {
 impl Overlay {
     /// Whether the lower layers have that entry as it is.
     pub fn is_below(&self, id: EntryId) -> bool {
-        self.is_below[id.index()]
+        self.below[id.index()].is_some()
+    }
+
+    /// Which of the lower layers has that entry as it is, if one does: 0 is the lowest.
+    pub fn layer_below(&self, id: EntryId) -> Option<usize> {
+        self.below[id.index()].map(|layer| layer as usize)
     }
 
     /// Whether an entry needs no place in a layer above: it is below, or a directory that is mended
@@ -377,7 +383,7 @@ impl Overlay {
         }
         for id in tree.ids() {
             if tree.entry(id).kind == Kind::Regular && !good.contains(&tree.inode(id)) {
-                self.is_below[id.index()] = false;
+                self.below[id.index()] = None;
             }
         }
     }

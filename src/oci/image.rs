@@ -11,7 +11,7 @@ use super::stage::Stage;
 use crate::checksum::Checksum;
 
 /// The media type of an image manifest.
-pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// The media type of an image config.
 pub(super) const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const CREATED: &str = "org.opencontainers.image.created";

@@ -27,7 +27,7 @@ pub(super) const MARKER: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 /// The media type of docker's image config.
 const DOCKER_CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
 /// The media type of an image index.
-pub(super) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+pub const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Where a layout is to be: checked before any work is done.
 ///

@@ -13,7 +13,7 @@ use crate::oci::read::{EntryKind, TarReader, clean_path};
 use crate::registry::{Access, Image, Reference};
 
 /// More than any changelog or licence has: the rest of a larger file is left out.
-const LIMIT: u64 = 8 << 20;
+pub(super) const LIMIT: u64 = 8 << 20;
 /// Bytes of all files together.
 const TOTAL_LIMIT: usize = 256 << 20;
 

@@ -11,7 +11,7 @@ use super::labels::{self, encapsulated_layers};
 use super::previous::told_layers;
 use super::watched::Layers;
 use super::write::PLAIN_COMMIT;
-use crate::dpkg::Database;
+use crate::dpkg::{Database, Package};
 use crate::progress::Silent;
 use crate::registry::{Access, Image, Reference};
 
@@ -126,7 +126,7 @@ fn read(image: &Image) -> Result<InspectedImage> {
             .cloned(),
         components: owners.components(&files, &layers),
         layers,
-        packages: database.map(packages).unwrap_or_default(),
+        packages: database.map_or_else(Vec::new, |database| packages(&database.packages)),
     };
     Ok(InspectedImage {
         summary,
@@ -157,17 +157,15 @@ fn layers(image: &Image, files: &BTreeMap<String, ImageFile>) -> Vec<InspectedLa
     layers
 }
 
-fn packages(database: Database) -> Vec<InspectedPackage> {
-    let packages = database
-        .packages
-        .into_iter()
-        .map(|package| InspectedPackage {
-            name: package.name().to_owned(),
-            architecture: package.architecture().to_owned(),
-            version: package.version().to_owned(),
-            source: package.source().to_owned(),
-            source_version: package.source_version().to_owned(),
-        });
+/// What is told of installed packages, by name.
+pub(super) fn packages(installed: &[Package]) -> Vec<InspectedPackage> {
+    let packages = installed.iter().map(|package| InspectedPackage {
+        name: package.name().to_owned(),
+        architecture: package.architecture().to_owned(),
+        version: package.version().to_owned(),
+        source: package.source().to_owned(),
+        source_version: package.source_version().to_owned(),
+    });
     let mut packages: Vec<InspectedPackage> = packages.collect();
     packages.sort();
     packages

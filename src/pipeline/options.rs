@@ -143,6 +143,8 @@ pub struct ImageOptions {
     pub intervals: Option<Intervals>,
     /// The command that makes it, for the image's history.
     pub created_by: String,
+    /// Whether a bill of materials is made of it.
+    pub bill: bool,
     /// How many threads read, hash and compress.
     pub threads: NonZeroUsize,
 }

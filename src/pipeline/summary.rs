@@ -1,8 +1,9 @@
 //! What a job tells of its result.
 
 use serde::Serialize;
+use serde_json::Value;
 
-use super::PlanFile;
+use super::{Bill, PlanFile};
 
 /// What was built.
 #[derive(Debug, Serialize)]
@@ -24,6 +25,12 @@ pub struct Built {
     /// The plan, for a file.
     #[serde(skip)]
     pub plan: PlanFile,
+    /// The descriptor of the manifest, which names the image in an index or an artifact.
+    #[serde(skip)]
+    pub descriptor: Value,
+    /// The bill of materials, where one is asked for.
+    #[serde(skip)]
+    pub bill: Option<Bill>,
     /// What each component weighs and how often it changes.
     #[serde(skip)]
     pub content_metadata: Vec<ContentMetadata>,

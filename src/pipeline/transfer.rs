@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::output::Output;
 use crate::checksum::Checksum;
 use crate::oci::read::{self, Descriptor};
-use crate::oci::{BaseConfig, Compression, Platform, Stage};
+use crate::oci::{BaseConfig, Compression, INDEX_TYPE, Platform, Stage};
 use crate::parallel;
 use crate::progress::{Part, Progress};
 use crate::registry::{self, Access, Destination, Document, Reference, Stored, StoredImage};
@@ -22,8 +22,6 @@ use crate::registry::{self, Access, Destination, Document, Reference, Stored, St
 const BUFFER: usize = 256 * 1024;
 /// How layers are compressed for a registry where they are not: gzip, which every client reads.
 const FOR_REGISTRIES: Compression = Compression::Gzip(6);
-/// The media type of an index.
-const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
 /// What to copy, and where.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use super::below::{Below, KeptLayer};
+use super::bill::{BilledImage, layers_being_built};
 use super::jobs::{Content, Job, jobs};
 use super::layer_plan::{PlannedLayer, Role};
 use super::output::Output;
@@ -15,7 +16,8 @@ use super::planned::Planned;
 use super::system::{Packages, System};
 use super::times::Times;
 use super::{
-    Built, Format, ImageOptions, LayerPlan, LayerSummary, PLAN_LABEL, Previous, labels, verified,
+    Bill, Built, Format, ImageOptions, LayerPlan, LayerSummary, PLAN_LABEL, Previous, labels,
+    verified,
 };
 use crate::checksum::Checksum;
 use crate::layers::{
@@ -111,12 +113,15 @@ pub fn write_image(
     });
     let mut finished: Vec<Finished> = written.collect();
     let kept_components = below.as_ref().map(Below::components).unwrap_or_default();
-    let kept = below.map(|below| below.kept).unwrap_or_default();
     // The commit has to be first.
     let first = match options.format {
         Format::Ostree(_) => 1,
         Format::Plain => 0,
     };
+    let billed = options
+        .bill
+        .then(|| layers_being_built(system, packages, &jobs, below.as_ref(), first));
+    let kept = below.map(|below| below.kept).unwrap_or_default();
     finished.splice(first..first, kept.into_iter().map(Finished::kept));
     let (mut layers, mut summaries, mut plan) = (Vec::new(), Vec::new(), Vec::new());
     for one in finished {
@@ -126,7 +131,17 @@ pub fn write_image(
     }
     let plan = LayerPlan::new(plan);
     let details = details(system, packages, &layers, &plan, options)?;
+    let created = details.created.clone();
     let image = Image::write(&stage, &layers, details)?;
+    let bill = billed.map(|by_package| {
+        let image = BilledImage {
+            digest: image.manifest.to_digest(),
+            created: Some(created),
+            layers: digests(&layers),
+            by_package,
+        };
+        Bill::of_system(image, system, packages)
+    });
     let refused = blobs.iter().filter_map(|(_, made)| made.refused);
     let refused: Vec<Checksum> = refused.collect();
     verified::remove_others(&stage, &image, &refused)?;
@@ -142,6 +157,8 @@ pub fn write_image(
         packages: packages.installed.len(),
         layers: summaries,
         plan: planned.file(&kept_components),
+        descriptor: image.descriptor.clone(),
+        bill: bill.transpose()?,
         content_metadata: planned.content_metadata(),
     };
     Ok(Written {
@@ -150,6 +167,11 @@ pub fn write_image(
         layers: sizes.collect(),
         built,
     })
+}
+
+fn digests(layers: &[Layer]) -> Vec<String> {
+    let digests = layers.iter().map(|layer| layer.blob.digest.to_digest());
+    digests.collect()
 }
 
 /// A layer that is there, and what is told of it.

@@ -1,7 +1,8 @@
 //! Where images go and come from, as users write it: transports and names; images opened, and
-//! sent to registries.
+//! sent to registries; artifacts attached to them.
 
 mod access;
+mod attach;
 mod copied;
 mod destination;
 mod failure;
@@ -16,6 +17,7 @@ mod stored;
 mod watch;
 
 pub use access::{Access, Credentials};
+pub use attach::{Artifact, attach};
 pub use destination::Destination;
 pub use failure::{Failure, FailureKind};
 pub use name::RegistryName;

@@ -114,6 +114,16 @@ impl RegistryName {
         }
     }
 
+    /// The list of what is attached to the manifest with that digest (distribution-spec, "Referrers
+    /// Tag Schema").
+    pub(super) fn referrers(&self, digest: Checksum) -> Self {
+        Self {
+            tag: Some(format!("sha256-{digest}")),
+            digest: None,
+            ..self.clone()
+        }
+    }
+
     /// The whole name, as a signature has it: with its registry and its tag.
     pub(super) fn identity(&self) -> String {
         let tag = self.tag.as_deref().unwrap_or("latest");
@@ -166,6 +176,9 @@ mod tests {
         let other = RegistryName::parse("quay.io/a:2").unwrap();
         assert!(name.is_in_repository_of(&other));
         assert_eq!(other.at(Checksum::of(b"x")).to_string(), name.to_string());
+        let listed = name.referrers(Checksum::of(b"x")).to_string();
+        let tag = digest.replace(':', "-");
+        assert_eq!(listed, format!("docker://quay.io/a:{tag}"));
     }
 
     #[test]

@@ -133,11 +133,11 @@ pub fn copy(
     Ok(digest)
 }
 
-fn words(words: &[&str]) -> Vec<String> {
+pub(super) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-fn run(call: Call, secret: Option<File>) -> Result<String> {
+pub(super) fn run(call: Call, secret: Option<File>) -> Result<String> {
     match secret {
         Some(secret) => call.input(secret),
         None => call,

@@ -11,10 +11,8 @@ use super::open::{Found, as_index, open_here, raw_manifest};
 use super::proxy::Proxy;
 use super::{Access, Reference, RegistryName};
 use crate::checksum::Checksum;
+use crate::oci::MANIFEST_TYPE;
 use crate::oci::read::{self, Blobs, Descriptor, JSON_LIMIT};
-
-/// The media type of a manifest that does not say its own.
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// An image, or an index with its images, and where their blobs are.
 pub struct Stored {
@@ -147,6 +145,7 @@ impl Stored {
 impl Document {
     /// With what names it; where nothing does, with what it says of itself.
     pub fn new(bytes: Vec<u8>, named_by: Option<&Descriptor>) -> Self {
+        // A manifest that does not say what it is is an image's.
         let mut descriptor = match named_by {
             Some(descriptor) => descriptor.raw.clone(),
             None => {
