@@ -120,7 +120,8 @@ fn commands(text: &str) -> Vec<Vec<String>> {
     let mut whole = String::new();
     for line in text.lines() {
         if line.trim_start().starts_with("```") {
-            in_shell = !in_shell && line.trim_end().ends_with("```sh");
+            let info = line.trim_start().trim_start_matches('`');
+            in_shell = !in_shell && info.split(' ').next() == Some("sh");
             continue;
         }
         if !in_shell {
