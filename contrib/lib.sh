@@ -175,18 +175,23 @@ podman_prefix() {
 
 # --- images -----------------------------------------------------------------------------------
 
-# base_tarball SUITE: a minimal Debian, made once; sets `tarball`. mmdebstrap and not a registry:
-# it works wherever apt works, for any suite, and apt verifies what it fetches.
+# base_tarball SUITE: a minimal Debian, made once, by one of those that want it at once; sets
+# `tarball`. mmdebstrap and not a registry: it works wherever apt works, for any suite, and apt
+# verifies what it fetches.
 base_tarball() {
-    local suite=$1 dir=$target/bases options=()
+    local suite=$1 dir=$target/bases options=() lock
     tarball=$dir/debian-$suite.tar
     [[ ! -e $tarball ]] || return 0
     mkdir -p "$dir"
+    exec {lock}>"$dir/$suite.lock"
+    flock "$lock"
+    [[ ! -e $tarball ]] || { exec {lock}>&- && return 0; }
     # The lists of sid are signed for a week, and a mirror may be behind.
     [[ $suite != sid ]] || options=(--aptopt='Acquire::Check-Valid-Until "false"')
     logged "$dir/$suite.log" \
         mmdebstrap --variant=minbase "${options[@]}" "$suite" "$dir/new-$suite.tar"
     mv "$dir/new-$suite.tar" "$tarball"
+    exec {lock}>&-
 }
 
 base_image_name() {
@@ -220,13 +225,14 @@ build_helper() {
     [[ -n ${AOH_HELPER:-} ]] || cargo build --locked --manifest-path "$top/Cargo.toml"
 }
 
-# The program as one static file, without libostree: `static` is its path.
+# The program as one static file, without libostree: `static` is its path. Nobody looks into it with
+# a debugger, and without what that needs it is compiled and linked sooner.
 static_helper() {
     local host
     host=$(rustc -vV | sed -n 's/^host: //p')
     # shellcheck disable=SC2034 # for the caller
     static=$target/$host/debug/apt-ostree-helper
-    RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --manifest-path "$top/Cargo.toml" \
+    CARGO_PROFILE_DEV_DEBUG=none RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --manifest-path "$top/Cargo.toml" \
         --no-default-features --target "$host"
 }
 
