@@ -22,6 +22,7 @@ pub mod plan;
 pub mod process;
 pub mod progress;
 pub mod registry;
+pub mod remedy;
 pub mod report;
 pub mod source;
 pub mod tree;

@@ -5,13 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Each module of the crate with those it may name. `cli` is the face and may name them all.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     ("checksum", &[]),
     ("limits", &[]),
     ("parallel", &[]),
     ("progress", &[]),
+    ("remedy", &[]),
     ("undo", &[]),
     ("process", &["undo"]),
     ("tree", &["limits"]),
@@ -35,11 +37,15 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "ostree",
             "plan",
             "progress",
+            "remedy",
             "tree",
         ],
     ),
-    ("registry", &["checksum", "oci", "process", "progress"]),
-    ("source", &["oci", "process", "tree", "undo"]),
+    (
+        "registry",
+        &["checksum", "oci", "process", "progress", "remedy"],
+    ),
+    ("source", &["oci", "process", "remedy", "tree", "undo"]),
     (
         "pipeline",
         &[
@@ -54,6 +60,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "plan",
             "progress",
             "registry",
+            "remedy",
             "source",
             "tree",
         ],
@@ -180,5 +187,72 @@ fn only_the_repository_names_libostree() {
         let names = code.contains("use ostree::") || code.contains(" ostree::");
         let may = path.to_str().unwrap().contains("src/ostree/repo");
         assert!(!names || may, "{} names the ostree crate", path.display());
+    }
+}
+
+/// The names of all options of all commands, as the completions have them.
+fn options() -> BTreeSet<String> {
+    let program = env!("CARGO_BIN_EXE_apt-ostree-helper");
+    let told = Command::new(program).args(["completions", "bash"]).output();
+    let told = String::from_utf8(told.unwrap().stdout).unwrap();
+    let words = told.split(|c: char| !c.is_ascii_lowercase() && c != '-');
+    let options = words.filter(|word| word.starts_with("--") && word.len() > 2);
+    options.map(str::to_owned).collect()
+}
+
+/// Whether `before`, the text in a message up to an option, is the beginning of a call of another
+/// program: `'skopeo copy `.
+fn calls_another_program(before: &str) -> bool {
+    const OTHERS: [&str; 8] = [
+        "buildah", "cargo", "dpkg", "dpkg-deb", "ostree", "podman", "skopeo", "usermod",
+    ];
+    let call = before.rsplit(['\'', '`', '(']).next().unwrap_or_default();
+    let program = call.split(' ').next().unwrap_or_default();
+    OTHERS.contains(&program)
+}
+
+/// The options of `ours` that messages in `code` name. What is only an option, without words around
+/// it, is an argument for another program.
+fn told_options(code: &str, ours: &BTreeSet<String>) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in code.lines() {
+        for (at, _) in line.match_indices("--") {
+            let (before, rest) = line.split_at(at);
+            let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '-');
+            let option = &rest[..end.unwrap_or(rest.len())];
+            let literal = rest.split('"').next().unwrap_or(rest);
+            let is_argument = before.ends_with('"') && !literal.contains(' ');
+            if ours.contains(option) && !is_argument && !calls_another_program(before) {
+                found.push(option.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// The library says what is wrong and what helps (`Remedy`) in its own terms; `cli` knows which
+/// option that is. `report` writes what a person reads, as `cli` does.
+#[test]
+fn no_option_is_named_below_cli() {
+    let ours = options();
+    for option in ["--prune", "--leftovers", "--max-layers", "--copymeta-opt"] {
+        assert!(ours.contains(option), "{option} is not in {ours:?}");
+    }
+    let told = |line: &str| told_options(line, &ours);
+    assert_eq!(
+        told(r#"bail!("leave it out with --prune /x")"#),
+        ["--prune"]
+    );
+    assert_eq!(told(r#""'umount --leftovers' does""#), ["--leftovers"]);
+    assert!(told(r#"Call::new("skopeo", ["--format", "--format={x}"])"#).is_empty());
+    assert!(told(r#"bail!("use 'skopeo copy --format oci'")"#).is_empty());
+    for (module, files) in code() {
+        if ["main", "cli", "report"].contains(&module.as_str()) {
+            continue;
+        }
+        for (path, code) in files {
+            let told = told_options(&code, &ours);
+            assert!(told.is_empty(), "{} names {told:?}", path.display());
+        }
     }
 }

@@ -8,7 +8,7 @@ use camino::Utf8PathBuf;
 use clap::{ArgAction, Args};
 
 use super::args::usage;
-use crate::registry::{Access, Credentials, Destination, Failure, FailureKind, Signing};
+use crate::registry::{Access, Credentials, Destination, Signing};
 
 /// So many bytes of credentials are read at most.
 const LONGEST_CREDENTIALS: u64 = 64 * 1024;
@@ -172,20 +172,6 @@ pub struct ArchitectureArgs {
     /// this machine's]
     #[arg(long, value_name = "ARCH", value_parser = architecture)]
     pub arch: Option<String>,
-}
-
-/// Which option may help against a failure; the library knows of none.
-pub fn hint(error: &anyhow::Error) -> &'static str {
-    match Failure::of(error).map(|failure| failure.kind) {
-        Some(FailureKind::Refused) => {
-            "; log in with 'podman login' or 'skopeo login', or give --authfile FILE or --creds-stdin"
-        }
-        Some(FailureKind::Untrusted) => {
-            "; give the authority's certificate with --cert-dir DIR, or leave TLS out with --tls-verify=false"
-        }
-        Some(FailureKind::OtherArchitecture) => "; choose one with --arch",
-        _ => "",
-    }
 }
 
 fn architecture(text: &str) -> Result<String> {

@@ -67,7 +67,8 @@ impl FilterArgs {
             filter.special_files = SpecialFiles::Skip;
         }
         for path in &self.prune {
-            filter.prune(path).map_err(|e| usage(format!("{e:#}")))?;
+            let pruned = filter.prune(path);
+            pruned.map_err(|e| usage(format!("--prune {path}: {e:#}")))?;
         }
         Ok(RootfsOptions {
             rootfs,
@@ -297,7 +298,7 @@ impl LogArgs {
 pub fn tagged(destination: &Destination, wanted: Option<&String>) -> Result<Destination> {
     if matches!(destination, Destination::Stdout { .. }) && std::io::stdout().is_terminal() {
         return Err(usage(
-            "an archive is not for a terminal; send standard output to a file or a program, or give another destination"
+            "an archive cannot go to a terminal; send standard output to a file or a program, or give another destination"
                 .to_owned(),
         ));
     }
@@ -352,7 +353,7 @@ fn source_date_epoch() -> Result<Option<u64>> {
         Ok(text) if !text.is_empty() => match text.parse() {
             Ok(seconds) => Ok(Some(seconds)),
             Err(_) => Err(usage(format!(
-                "{VARIABLE} is '{text}', which is no number of seconds since 1970"
+                "{VARIABLE} is '{text}', which is not a number of seconds since 1970"
             ))),
         },
         _ => Ok(None),

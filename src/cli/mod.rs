@@ -1,4 +1,5 @@
-//! The command line: arguments to library calls to reports. One file a subcommand, no logic.
+//! The command line: arguments become library calls, and results become reports. Each subcommand
+//! has one file, without logic.
 
 mod access;
 mod args;
@@ -18,6 +19,7 @@ mod lint;
 mod mount;
 mod plan;
 mod previous;
+mod remedy;
 mod result;
 mod sbom;
 mod side_file;
@@ -31,6 +33,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format;
 
 use args::LogArgs;
 
@@ -148,7 +151,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             if let Some(EndsWith(status)) = error.downcast_ref() {
                 return ExitCode::from(*status);
             }
-            say(&format!("error: {}{}", told(&error), access::hint(&error)));
+            say(&format!("error: {}{}", told(&error), remedy::hint(&error)));
             match error.is::<UsageError>() {
                 true => ExitCode::from(2),
                 false => ExitCode::FAILURE,
@@ -219,11 +222,12 @@ impl std::error::Error for UsageError {}
 fn log_to_stderr(level: LevelFilter) {
     let log = tracing_subscriber::fmt()
         .with_writer(ShownStderr::of_lines)
+        .fmt_fields(format::debug_fn(remedy::log_field))
         .with_ansi(false)
         .with_max_level(level)
         .without_time()
         .with_target(false);
-    // A second logger in one process (a test) is no failure.
+    // A second logger in one process (a test) is not a failure.
     let _ = log.try_init();
 }
 
@@ -240,7 +244,7 @@ fn told(error: &anyhow::Error) -> String {
     texts.collect::<Vec<_>>().join(": ")
 }
 
-/// A line on standard error, as a terminal may see it; that it is closed is no failure.
+/// A line on standard error, as a terminal may see it; that it is closed is not a failure.
 fn say(line: &str) {
     let _ = ShownStderr::default().write_all(format!("{}\n", line.trim_end()).as_bytes());
 }

@@ -1,4 +1,5 @@
-//! The image that a root filesystem was built from, as another image tells it.
+//! Finds the image that a root filesystem was built from, by what the config and annotations of the
+//! built image say.
 
 use std::collections::BTreeMap;
 

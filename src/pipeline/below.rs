@@ -1,11 +1,12 @@
-//! What an image has below the layers that are written: layers of another image, byte for byte, so
-//! that who has that one has them. Of the image that the root filesystem was built from all stay;
-//! of an earlier image of the same system those whose bytes are still used well enough.
+//! The layers that an image takes over, unchanged, from another image and keeps below the layers
+//! that are written; whoever has that other image has them already. Of the base image that the root
+//! filesystem was built from, all layers stay; of an earlier image of the same system, those in
+//! which enough bytes are still in use.
 
 use std::collections::HashSet;
 use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, anyhow};
 
 use super::layer_plan::{PlannedLayer, Role};
 use super::lower_image::LowerImage;
@@ -17,6 +18,7 @@ use crate::layers::{Compared, LowerLayers, Overlay};
 use crate::oci::{Layer, Stage};
 use crate::plan::{Kept, Usage, keep_used};
 use crate::progress::Progress;
+use crate::remedy::Remedy;
 
 /// The image of which layers stay.
 #[derive(Debug)]
@@ -84,7 +86,8 @@ impl Below {
             Lower::Previous { image, max_waste } => {
                 if let Some(why) = unfit(image, options)? {
                     tracing::warn!(
-                        "no layer of the previous image {image} stays with changes above it: {why}"
+                        remedy = Remedy::of(&why).map(tracing::field::debug),
+                        "no layer of the previous image {image} stays with changes above it: {why:#}"
                     );
                     return Ok(None);
                 }
@@ -111,13 +114,12 @@ impl Below {
 }
 
 /// Why no layer of an earlier image may stay, when that is so.
-fn unfit(image: &LowerImage, options: &ImageOptions) -> Result<Option<String>> {
+fn unfit(image: &LowerImage, options: &ImageOptions) -> Result<Option<Error>> {
     if options.format == Format::Plain && image.is_encapsulated()? {
         let why = "it is an encapsulated commit, and this is an ordinary image";
-        return Ok(Some(why.to_owned()));
+        return Ok(Some(anyhow!(why)));
     }
-    let layers = image.content_layers(options.format);
-    Ok(layers.err().map(|error| format!("{error:#}")))
+    Ok(image.content_layers(options.format).err())
 }
 
 /// Layers that were read.

@@ -15,6 +15,7 @@ use crate::checksum::Checksum;
 use crate::limits::Meter;
 use crate::ostree::parse::{self, ParsedDirmeta};
 use crate::ostree::{MetadataKind, ObjectStore, load_metadata};
+use crate::remedy::{Advised, Remedy};
 use crate::tree::{Directory, DirectoryMetadata, EntryId, Kind, Tree};
 
 const OBJECTS: &str = "sysroot/ostree/repo/objects";
@@ -69,8 +70,12 @@ pub fn restore_directories(tree: &mut Tree, rootfs: &dyn RootFiles) -> Result<()
     let Some(checksum) = embedded_commit(rootfs)? else {
         return Ok(());
     };
-    let committed = Committed::read(tree, &Embedded(rootfs), checksum)
-        .with_context(|| format!("the rootfs carries commit {checksum} in /{OBJECTS}, which is damaged; leave it out with --prune /sysroot to build without it"))?;
+    let committed = Committed::read(tree, &Embedded(rootfs), checksum).with_context(|| {
+        Advised::new(
+            Remedy::LeaveOutRepository,
+            format!("the rootfs carries commit {checksum} in /{OBJECTS}, which is damaged"),
+        )
+    })?;
     if !committed.lost_directories(tree) {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Why something is in the layer that it is in.
+//! Explains why a path, package or component is in the layer that it is in.
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -67,7 +67,7 @@ pub fn explained(
         (item.name.clone(), rule(&item.name, Kind::Regular))
     } else {
         bail!(
-            "--explain {what}: there is no such path in the rootfs, no such package installed, and no such component (a source package, or a name that the plan shows)"
+            "explaining {what}: there is no such path in the rootfs, no such package installed, and no such component (a source package, or a name that the plan shows)"
         );
     };
     let layers = || planned.components.iter().enumerate();

@@ -1,4 +1,5 @@
-//! Which layer, component and package of an image has a path, and which paths a component has.
+//! Searches an image: which layer, component and package a path belongs to, and which paths a
+//! component has.
 
 use anyhow::{Result, bail};
 

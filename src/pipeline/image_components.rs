@@ -1,6 +1,6 @@
-//! The components of an image that was read: its files are made a tree again, and the rules that a
-//! build goes by say what belongs together. So an image that another program made has components,
-//! too.
+//! The components of an image that was read from its layers. Its files are turned into a tree
+//! again, and the rules of a build decide which component owns what, so that images made by other
+//! programs have components too.
 //!
 //! In goes what the layers gave (paths, sizes, links, dpkg's database), out comes for each path a
 //! component and a package, and the components of each layer. What an image does not carry, such as

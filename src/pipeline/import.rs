@@ -18,6 +18,7 @@ use crate::ostree::{
 };
 use crate::progress::Progress;
 use crate::registry::{Access, Image, Reference};
+use crate::remedy::{Advised, Remedy};
 use crate::tree::Filter;
 
 /// How many missing objects are listed before the rest is only counted.
@@ -111,8 +112,13 @@ impl<'a> Import<'a> {
                 }
                 ensure!(
                     self.options.verify.is_none(),
-                    "{} layers lie on top of the signed commit, and no signature covers them; import the image that they were put on, or leave --sign-verify out",
-                    self.image.layers().len() - count
+                    Advised::new(
+                        Remedy::SkipSignature,
+                        format!(
+                            "{} layers lie on top of the signed commit, and no signature covers them; import the image that they were put on",
+                            self.image.layers().len() - count
+                        )
+                    )
                 );
                 let base = commit.checksum;
                 let stored = StoredCommit::read(self.repository, base)?;

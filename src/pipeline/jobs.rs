@@ -1,4 +1,5 @@
-//! Which layers an image has besides those that stay: what is in each, and how it is made.
+//! The layers that must be written, besides those taken over from another image: what goes into
+//! each, and how it is made.
 
 use super::below::Below;
 use super::planned::Planned;

@@ -1,4 +1,4 @@
-//! Labels that an image has because of what it is.
+//! Labels that describe the image itself: its version, its commit, and whether it boots.
 
 use anyhow::{Context, Result, bail};
 
@@ -10,6 +10,7 @@ use crate::component::TreeFiles;
 use crate::dpkg::Files;
 use crate::ostree::MetadataValue;
 use crate::registry::Image;
+use crate::remedy::{Advised, Remedy};
 use crate::tree::Tree;
 
 /// The commit that an encapsulated image carries.
@@ -51,7 +52,7 @@ pub fn encapsulated_layers(image: &Image) -> Result<Option<usize>> {
 /// look for a commit in them.
 ///
 /// # Errors
-/// When metadata of the commit is to be copied that is not there, or is no text.
+/// When metadata of the commit is to be copied that is not there, or is not text.
 pub fn of_image(
     options: &ImageOptions,
     system: &System,
@@ -81,8 +82,9 @@ pub fn of_image(
     }
     for key in &options.copied_metadata {
         let value = copied(system, key)?.with_context(|| {
-            format!(
-                "the commit has no metadata '{key}' to copy; leave it out, or use --copymeta-opt"
+            Advised::new(
+                Remedy::CopyIfPresent,
+                format!("the commit has no metadata '{key}' to copy; leave it out"),
             )
         })?;
         labels.push((key.clone(), value));

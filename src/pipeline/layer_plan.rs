@@ -73,9 +73,9 @@ impl LayerPlan {
     /// Reads a plan from JSON.
     ///
     /// # Errors
-    /// When it is no plan, or of a version that is not known.
+    /// When it is not a plan, or of a version that is not known.
     pub fn parse(json: &[u8]) -> Result<Self> {
-        let plan: Self = serde_json::from_slice(json).context("it is no plan")?;
+        let plan: Self = serde_json::from_slice(json).context("it is not a plan")?;
         ensure!(
             plan.version == VERSION,
             "it is a plan of version {}; this program knows version {VERSION}",
@@ -93,13 +93,13 @@ impl LayerPlan {
         let Some(compressed) = text.strip_prefix(COMPRESSED) else {
             return Self::parse(text.as_bytes());
         };
-        let compressed = BASE64.decode(compressed).context("it is no base64")?;
+        let compressed = BASE64.decode(compressed).context("it is not base64")?;
         let mut json = Vec::new();
         let decoder = zstd::Decoder::new(compressed.as_slice())?;
         decoder
             .take(LIMIT + 1)
             .read_to_end(&mut json)
-            .context("it is no zstd")?;
+            .context("it is not zstd")?;
         if json.len() as u64 > LIMIT {
             bail!("it is larger than {LIMIT} bytes");
         }

@@ -1,4 +1,4 @@
-//! How often components changed from one image to the next, as the images of some months tell.
+//! Learns how often components change by comparing a series of images of different dates.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! An image of which layers stay in the new one: the one that the root filesystem was built from,
-//! or an earlier one of the same system.
+//! An image whose layers stay in the new one: the base image that the root filesystem was built
+//! from, or an earlier image of the same system.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -14,6 +14,7 @@ use super::previous::told_layers;
 use crate::oci::read::{Descriptor, LayerReader};
 use crate::oci::{Blob, Compression, Layer, Platform, Stage};
 use crate::registry::{Access, Destination, Image, Reference};
+use crate::remedy::{Advised, Remedy};
 
 /// An image whose layers may stay.
 pub struct LowerImage {
@@ -82,15 +83,23 @@ impl LowerImage {
         let of_commit = encapsulated_layers(&self.image)?;
         ensure!(
             of_commit == Some(count),
-            "it {}, so that its layers cannot stay in one; name an image that was built with --format ostree, or build with --format plain",
-            match of_commit {
-                None => "is no encapsulated commit",
-                Some(_) => "has layers on top of its encapsulated commit",
-            }
+            Advised::new(
+                Remedy::MatchFormat,
+                format!(
+                    "it {}, so that its layers cannot stay in one",
+                    match of_commit {
+                        None => "is not an encapsulated commit",
+                        Some(_) => "has layers on top of its encapsulated commit",
+                    }
+                )
+            )
         );
         ensure!(
             count > 1,
-            "it has only one layer, that of its commit, which cannot stay; build it with --max-layers 2 or more"
+            Advised::new(
+                Remedy::SplitKeptImage,
+                "it has only one layer, that of its commit, which cannot stay"
+            )
         );
         let content = told.skip(1);
         Ok(content

@@ -1,4 +1,4 @@
-//! What a job is given.
+//! The options of a job.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -16,6 +16,7 @@ use crate::oci::{
 };
 use crate::progress::Progress;
 use crate::registry::{self, Access, Destination, RegistryName};
+use crate::remedy::{Advised, Remedy};
 use crate::source::store_layout;
 use crate::tree::{Filter, is_mount_point};
 
@@ -67,7 +68,7 @@ impl Output {
                 match fs::metadata(path) {
                     Ok(found) => ensure!(
                         found.is_file(),
-                        "the output {path} is there and is no regular file; choose another path, or write an oci: layout, or '-' for standard output"
+                        "the output {path} is there and is not a regular file; choose another path, or write an oci: layout, or '-' for standard output"
                     ),
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                     Err(e) => {
@@ -204,9 +205,12 @@ fn refuse_inside(path: &Utf8Path, rootfs: &Utf8Path, filter: &Filter) -> Result<
     match output.strip_prefix(&root) {
         Ok(_) if is_mounted_elsewhere(&parent, &root) => Ok(()),
         Ok(inside) if !filter.excludes(inside.as_str()) => {
-            bail!(
-                "the output {path} lies inside the rootfs {rootfs} and would become part of it; write it elsewhere, or leave its directory out with --prune"
-            )
+            bail!(Advised::new(
+                Remedy::LeaveOutDirectory,
+                format!(
+                    "the output {path} lies inside the rootfs {rootfs} and would become part of it; write it elsewhere"
+                )
+            ))
         }
         _ => Ok(()),
     }

@@ -25,7 +25,7 @@ impl PlanFile {
     /// A layer without components is left out. Of a component in several layers the first counts.
     ///
     /// # Errors
-    /// When it is no plan, or of a version that is not known.
+    /// When it is not a plan, or of a version that is not known.
     pub fn parse(text: &[u8]) -> Result<Self> {
         let plan = LayerPlan::parse(text).or_else(|error| match mended(text) {
             Some(mended) => LayerPlan::parse(mended.as_bytes()).map_err(|_| error),
@@ -68,7 +68,7 @@ impl PlanFile {
 }
 
 /// The text with a comma between lines that need one and none where a list ends. A merge by lines
-/// takes the last line of a list, which has no comma, from each side. None when it is no text.
+/// takes the last line of a list, which has no comma, from each side. None when it is not text.
 fn mended(text: &[u8]) -> Option<String> {
     let lines = std::str::from_utf8(text).ok()?.lines();
     let mut mended = String::with_capacity(text.len());

@@ -1,4 +1,4 @@
-//! The plan of an image, and the entries of its layers.
+//! The plan of an image, with the entries that go into each layer.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -11,6 +11,7 @@ use super::{ContentMetadata, Format, ImageOptions, PlanFile};
 use crate::component::{ComponentId, Ownership};
 use crate::layers::{Assignment, component_sizes};
 use crate::plan::{self, Item, Plan};
+use crate::remedy::{Advised, Remedy};
 
 /// Pulls in a year: the chances of sources are for the time from one to the next, about a month.
 const PULLS_IN_A_YEAR: f64 = 12.0;
@@ -71,8 +72,13 @@ impl Planned {
             .collect();
         ensure!(
             below.is_none() || budget.is_some() || items.is_empty(),
-            "the layers that stay, and what belongs to them, are {taken} already, and --max-layers allows {}; allow more, or build without --base",
-            options.max_layers
+            Advised::new(
+                Remedy::AllowMoreLayers,
+                format!(
+                    "the layers that stay, and what belongs to them, are {taken} already, and only {} are allowed",
+                    options.max_layers
+                )
+            )
         );
         // What layers of an earlier image lack is written whatever happens: no plan is to be kept.
         let follows = below.is_none_or(|below| below.for_new.is_none());

@@ -57,7 +57,7 @@ struct EarlierImage {
 
 impl Previous {
     /// What the image at `reference` tells. One that is not there, tells of no plan, or is for
-    /// another architecture is no failure unless it `is_required`: there is none then, which a
+    /// another architecture is not a failure unless it `is_required`: there is none then, which a
     /// warning says.
     ///
     /// # Errors
@@ -212,7 +212,7 @@ impl Previous {
     /// What a manifest in a file tells, by its annotations; none, with a warning, when it does not.
     ///
     /// # Errors
-    /// When it is no manifest.
+    /// When it is not a manifest.
     pub fn of_manifest_file(file: &Utf8Path) -> Result<Option<Self>> {
         let manifest = std::fs::read(file)
             .map_err(anyhow::Error::from)
@@ -231,7 +231,7 @@ impl Previous {
     /// The plan in a file.
     ///
     /// # Errors
-    /// When it cannot be read, or is no plan.
+    /// When it cannot be read, or is not a plan.
     pub fn of_plan_file(file: &Utf8Path) -> Result<Self> {
         let plan = std::fs::read(file)
             .map_err(anyhow::Error::from)

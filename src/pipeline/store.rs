@@ -1,4 +1,4 @@
-//! A commit and all its objects into a repository.
+//! Stores a commit and all its objects in a repository.
 
 use anyhow::{Context, Result, ensure};
 use camino::Utf8PathBuf;

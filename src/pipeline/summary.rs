@@ -1,4 +1,4 @@
-//! What a job tells of its result.
+//! What a job reports about its result.
 
 use serde::Serialize;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! What an image is made of, read: a root filesystem on disk, or a commit in a repository.
+//! The input of an image: a root filesystem on disk, or a commit in a repository, read into a tree.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;

@@ -1,14 +1,13 @@
-//! Layers of an earlier image that are looked into before they are taken over: what a layer's key
-//! says is that image's word, and tells nothing of the bytes behind it.
+//! Verifies layers of an earlier image before they are taken over. That a layer has the wanted key
+//! is only what that image claims; here its bytes are read and hashed.
 
 use std::fs;
 use std::io;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
 
 use crate::checksum::Checksum;
-use crate::oci::read::{Descriptor, LayerReader};
+use crate::oci::read::LayerReader;
 use crate::oci::{Blob, Image, RegularFile, Stage};
 
 /// Whether a blob that was taken into `stage` holds, uncompressed, what has the checksum `wanted`;
@@ -19,15 +18,9 @@ use crate::oci::{Blob, Image, RegularFile, Stage};
 pub fn holds(stage: &Stage, blob: &Blob, wanted: Checksum) -> Result<bool> {
     let path = stage.blob_path(blob.digest);
     let opened = RegularFile::open(&path).with_context(|| format!("opening {path}"))?;
-    let descriptor = Descriptor {
-        media_type: String::new(),
-        digest: blob.digest,
-        size: blob.size,
-        annotations: Default::default(),
-        raw: Value::Null,
-    };
-    let read = LayerReader::new(Box::new(opened.into_file()), &descriptor, wanted)
-        .and_then(LayerReader::finish);
+    let raw = Box::new(opened.into_file());
+    let read = LayerReader::of_blob(raw, blob.digest, blob.size, wanted);
+    let read = read.and_then(LayerReader::finish);
     if let Err(e) = &read {
         tracing::warn!(
             "a layer of the previous image is made anew: its key is that of a layer of this rootfs, and its content is another: {e:#}"

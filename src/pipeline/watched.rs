@@ -1,5 +1,5 @@
-//! Layers of an image as they are read. They are fetched, uncompressed and verified on a thread of
-//! their own, a little ahead of who takes them in; progress is told in uncompressed bytes.
+//! Reads the layers of an image while reporting progress in uncompressed bytes. A thread of its own
+//! fetches, decompresses and verifies them, a little ahead of whoever consumes them.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};

@@ -1,4 +1,4 @@
-//! Writing: every layer, then the image.
+//! Writes an image: every layer first, then its config and manifest.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -26,6 +26,7 @@ use crate::layers::{
 use crate::oci::{Blob, Compression, Image, ImageDetails, Layer, Platform, Stage};
 use crate::parallel;
 use crate::progress::{Part, Progress, Silent};
+use crate::remedy::{Advised, Remedy};
 
 /// A whole image, not published yet.
 pub struct Written {
@@ -418,8 +419,10 @@ pub fn platform(options: &ImageOptions, packages: &Packages) -> Result<Platform>
         (None, Some(base)) => Ok(base),
         (None, None) => match &packages.architecture {
             Some(of_packages) => Ok(of_packages.clone()),
-            None => Platform::from_name(std::env::consts::ARCH)
-                .context("the rootfs does not tell its architecture; give it with --arch"),
+            None => Platform::from_name(std::env::consts::ARCH).context(Advised::new(
+                Remedy::NamePlatform,
+                "the rootfs does not tell its architecture",
+            )),
         },
     }
 }
@@ -447,6 +450,6 @@ fn rfc3339(timestamp: u64) -> Result<String> {
     let time = i64::try_from(timestamp).ok();
     let time = time.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     let time =
-        time.with_context(|| format!("{timestamp} is no time that can be written as a date"))?;
+        time.with_context(|| format!("{timestamp} is not a time that can be written as a date"))?;
     Ok(time.to_string())
 }

@@ -155,12 +155,8 @@ fn send_signed<T>(
 ) -> Result<T> {
     if let Some(signing) = &access.signing {
         let (by_digest, options) = (name.at(digest), signing.options(name)?);
-        retrying(access, name, || send(&by_digest, &options)).map_err(|error| {
-            match signing.remedy(&format!("{error:#}"), name) {
-                Some(remedy) => error.context(format!("signing: {remedy}")),
-                None => error,
-            }
-        })?;
+        retrying(access, name, || send(&by_digest, &options))
+            .map_err(|error| signing.explain(error, name))?;
     }
     retrying(access, name, || send(name, &[]))
 }

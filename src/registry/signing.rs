@@ -1,11 +1,12 @@
-//! Signatures of images in registries, which skopeo makes with a sigstore key: its options, and
-//! what its words mean.
+//! Signs images in registries with a sigstore key, through skopeo: the options it needs, and what
+//! its messages mean.
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use camino::Utf8PathBuf;
 
 use super::RegistryName;
 use super::skopeo::absolute;
+use crate::remedy::{Advised, Remedy};
 
 /// Keys by which skopeo signs (sigstore), in files.
 #[derive(Debug, Clone)]
@@ -32,13 +33,26 @@ impl Signing {
         Ok(options)
     }
 
-    /// What is to be done about what skopeo `said` when it signed for the registry of `name`; none,
-    /// when that is about something else.
-    pub(super) fn remedy(&self, said: &str, name: &RegistryName) -> Option<String> {
+    /// What skopeo failed with when it signed for the registry of `name`, with what that means and
+    /// what helps where it is known.
+    pub(super) fn explain(&self, error: Error, name: &RegistryName) -> Error {
+        let said = format!("{error:#}");
+        match self.meaning(&said, name) {
+            _ if said.contains("Cannot prompt for a passphrase") => error.context(Advised::new(
+                Remedy::GivePassphrase,
+                format!("signing: the key {} has a passphrase", self.key),
+            )),
+            Some(meaning) => error.context(format!("signing: {meaning}")),
+            None => error,
+        }
+    }
+
+    /// What it means that skopeo `said` this; none, when that is about something else.
+    fn meaning(&self, said: &str, name: &RegistryName) -> Option<String> {
         let key = &self.key;
         let host = name.host();
         let told_by = |words: &[&str]| words.iter().any(|word| said.contains(word));
-        let remedy = if told_by(&["sigstore disabled", "unknown flag: --sign-by-sigstore"]) {
+        let meaning = if told_by(&["sigstore disabled", "unknown flag: --sign-by-sigstore"]) {
             "this skopeo cannot sign with sigstore keys, as that of Debian 12; the one of Debian 13 (1.18) can, and \
              cosign can sign the digest of an image that is pushed without a signature"
                 .to_owned()
@@ -50,8 +64,6 @@ impl Signing {
                 "signatures for {host} are not configured; write 'docker: {{\"{host}\": {{use-sigstore-attachments: \
                  true}}}}' to a file in /etc/containers/registries.d (containers-registries.d(5))"
             )
-        } else if told_by(&["Cannot prompt for a passphrase"]) {
-            format!("the key {key} has a passphrase; give a file with it by --sign-passphrase-file")
         } else if told_by(&["decryption failed"]) {
             match &self.passphrase_file {
                 Some(file) => format!("the passphrase in {file} is not that of the key {key}"),
@@ -69,6 +81,6 @@ impl Signing {
         } else {
             return None;
         };
-        Some(remedy)
+        Some(meaning)
     }
 }

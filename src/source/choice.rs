@@ -1,4 +1,4 @@
-//! Which of podman and buildah is there, and which is taken.
+//! Chooses between podman and buildah, by what is installed and what the user asked for.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -9,6 +9,7 @@ use camino::Utf8Path;
 
 use super::backend::Backend;
 use super::description::Kind;
+use crate::remedy::{Advised, Remedy};
 use crate::tree::is_mount_point;
 
 /// The time that a call may take which does not fetch or build anything.
@@ -32,7 +33,7 @@ impl FromStr for Choice {
             "auto" | "" => Ok(Self::Auto),
             "podman" => Ok(Self::Only(Kind::Podman)),
             "buildah" => Ok(Self::Only(Kind::Buildah)),
-            _ => bail!("'{text}' is no backend: use podman, buildah or auto"),
+            _ => bail!("'{text}' is not a backend: use podman, buildah or auto"),
         }
     }
 }
@@ -52,9 +53,12 @@ impl Backends {
     pub fn detect(choice: Choice, limit: Duration) -> Result<Self> {
         let kinds = match choice {
             Choice::Only(kind) if kind.is_installed() => vec![kind],
-            Choice::Only(kind) => bail!(
-                "{kind} is not on the PATH: install the package {kind} (apt-get install {kind}), or choose another with --backend"
-            ),
+            Choice::Only(kind) => bail!(Advised::new(
+                Remedy::ChooseBackend,
+                format!(
+                    "{kind} is not on the PATH: install the package {kind} (apt-get install {kind})"
+                )
+            )),
             Choice::Auto => {
                 let mut kinds = Kind::ALL.to_vec();
                 // A podman in a container would migrate the database of the host's, which then
@@ -68,13 +72,15 @@ impl Backends {
         };
         if kinds.is_empty() {
             if shares_storage() && Kind::Podman.is_installed() {
-                bail!(
-                    "podman is not used on storage that is mounted into a container, unless --backend podman says so: it can make a podman outside lose its containers; install the package buildah (apt-get install buildah)"
-                );
+                bail!(Advised::new(
+                    Remedy::InsistOnPodman,
+                    "podman is not used on storage that is mounted into a container: it can make a podman outside lose its containers; install the package buildah (apt-get install buildah)"
+                ));
             }
-            bail!(
-                "neither podman nor buildah is on the PATH, and one of them is needed for images and containers: install the package podman or buildah (apt-get install podman), or give a directory with --rootfs"
-            );
+            bail!(Advised::new(
+                Remedy::ReadDirectory,
+                "neither podman nor buildah is on the PATH, and one of them is needed for images and containers: install the package podman or buildah (apt-get install podman)"
+            ));
         }
         Ok(Self { kinds, limit })
     }

@@ -10,6 +10,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::backend::{Backend, last_line};
 use super::record::{Counted, Made, Record};
 use crate::process::{Call, Outcome, Owner};
+use crate::remedy::Remedy;
 use crate::undo::Undo;
 
 /// How the names of containers begin that a job makes; the [`Owner`] and a number follow.
@@ -162,7 +163,7 @@ pub fn next_number() -> u32 {
 
 /// A result is not worth less because something could not be undone.
 pub fn warn_of_leftover(what: &str, why: &anyhow::Error) {
-    tracing::warn!("could not {what}: {why:#}; 'apt-ostree-helper umount --leftovers' tries again");
+    tracing::warn!(remedy = ?Remedy::RemoveLeftovers, "could not {what}: {why:#}");
 }
 
 /// What is said of a mount of which nobody knows whose it is.

@@ -1,4 +1,4 @@
-//! What no image can hold, collected, so that a user sees all of it at once.
+//! Entries that no image can hold, collected so that the user sees all of them at once.
 
 use anyhow::{Error, Result};
 
@@ -9,11 +9,21 @@ const LISTED: usize = 10;
 
 /// All of them, as one error of several lines. What others have named breaks none of these.
 #[derive(Debug)]
-pub struct Unheld(String);
+pub struct Unheld {
+    text: String,
+    has_special_files: bool,
+}
+
+impl Unheld {
+    /// Whether some of it would be none if special files were left out.
+    pub fn has_special_files(&self) -> bool {
+        self.has_special_files
+    }
+}
 
 impl std::fmt::Display for Unheld {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -24,6 +34,7 @@ impl std::error::Error for Unheld {}
 pub struct Faults {
     listed: Vec<String>,
     count: usize,
+    has_special_files: bool,
 }
 
 impl Faults {
@@ -37,12 +48,11 @@ impl Faults {
 
     /// Adds a special file.
     pub fn special(&mut self, path: &str, what: &str) {
-        let why =
-            format!("it is {what}; remove it, or leave such files out with --skip-special-files");
-        self.add(path, &why);
+        self.has_special_files = true;
+        self.add(path, &format!("it is {what}"));
     }
 
-    /// Adds a link whose target is no text.
+    /// Adds a link whose target is not text.
     pub fn target(&mut self, path: &str) {
         self.add(path, "the link's target is not UTF-8; remove the link");
     }
@@ -66,9 +76,12 @@ impl Faults {
             .map(|store| format!("\n{}", on_one_line(&store)))
             .collect();
         let rootfs = on_one_line(&rootfs.to_string());
-        Err(Error::new(Unheld(format!(
-            "rootfs {rootfs} has entries that no image can hold:\n  {list}{rest}{stores}"
-        ))))
+        Err(Error::new(Unheld {
+            text: format!(
+                "rootfs {rootfs} has entries that no image can hold:\n  {list}{rest}{stores}"
+            ),
+            has_special_files: self.has_special_files,
+        }))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What of a rootfs does not go into an image.
+//! Which entries of a rootfs are left out of the image.
 
 use std::cell::Cell;
 
@@ -53,13 +53,13 @@ impl Filter {
         for part in path.split('/') {
             match part {
                 "" | "." => {}
-                ".." => bail!("--prune {path}: '..' is not allowed; name the path from the root"),
+                ".." => bail!("'..' is not allowed; name the path from the root"),
                 name => clean.push(name),
             }
         }
         let contents_only = path.ends_with('/');
         if clean.as_str().is_empty() {
-            bail!("--prune {path}: this would leave out the whole rootfs");
+            bail!("this would leave out the whole rootfs");
         }
         self.prunes.push(Prune {
             path: clean,
@@ -101,7 +101,7 @@ impl Filter {
     /// Tells of pruned paths that met nothing in the rootfs.
     pub(super) fn warn_of_unmatched(&self) {
         for unmatched in self.unmatched() {
-            tracing::warn!("--prune /{unmatched}: there is no such path in the rootfs");
+            tracing::warn!("/{unmatched} cannot be left out: there is no such path in the rootfs");
         }
     }
 

@@ -1,5 +1,6 @@
-//! What would keep a system from booting, updating or being the same each time: what bootc's own
-//! lint says, what Debian adds to it, and what `finalize` would still do. Nothing is changed.
+//! Checks for what would keep a system from booting, from updating, or from being built
+//! reproducibly: those of bootc's own lint, those that Debian needs, and what `finalize` would
+//! still change. Nothing is changed.
 
 mod boot;
 mod names;
@@ -99,7 +100,7 @@ pub const CHECKS: [Check; 26] = [
     Check {
         name: "var-run",
         level: Level::Fatal,
-        summary: "/var/run that is no link to /run",
+        summary: "/var/run that is not a link to /run",
         why: "programs would write to the disk what is to be gone at a reboot",
         advice: "remove the directory, and make it a link to /run",
         find: state::var_run,
@@ -157,7 +158,7 @@ pub const CHECKS: [Check; 26] = [
         level: Level::Fatal,
         summary: "files that neither OSTree nor an image can hold",
         why: "sockets, devices, names that are not UTF-8 and names of whiteouts cannot be in an image",
-        advice: "remove or rename them; 'build --skip-special-files' leaves out sockets, pipes and devices",
+        advice: "remove or rename them; a build can also leave out sockets, pipes and devices",
         find: names::refused,
     },
     Check {

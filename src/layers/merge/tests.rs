@@ -1,10 +1,12 @@
-//! What layers mean, and that time grows with their bytes: steps are counted, not seconds.
+//! What layers mean, and that merging takes time proportional to their bytes: steps are counted,
+//! not seconds.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::oci::{Member, MemberKind, TarWriter};
+use crate::tree::Filter;
 
 /// Remembers content by its checksum.
 struct Sums;

@@ -80,16 +80,30 @@ impl<'a> LayerReader<'a> {
         descriptor: &Descriptor,
         diff_id: Checksum,
     ) -> Result<Self> {
-        let digest = descriptor.digest;
-        let name = digest.to_digest();
+        let name = descriptor.digest.to_digest();
         if descriptor.media_type.ends_with("+encrypted") {
             bail!(
                 "the layer {name} is encrypted; decrypt the image first with 'skopeo copy --decryption-key'"
             );
         }
+        Self::of_blob(raw, descriptor.digest, descriptor.size, diff_id)
+    }
+
+    /// The same of a blob that no descriptor names: of what digest and size it is to be is all that
+    /// is known.
+    ///
+    /// # Errors
+    /// As of [`LayerReader::new`].
+    pub fn of_blob(
+        raw: Box<dyn Read + Send + 'a>,
+        digest: Checksum,
+        size: u64,
+        diff_id: Checksum,
+    ) -> Result<Self> {
+        let name = digest.to_digest();
         let mut counted = Counted {
             raw,
-            size: descriptor.size,
+            size,
             count: 0,
             hasher: Sha256::new(),
         };
