@@ -6,14 +6,13 @@
 mod common;
 
 use std::fs;
-
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::fake::*;
 use common::*;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[test]
 fn an_image_is_mounted_once_and_unmounted_once() {
@@ -425,110 +424,6 @@ fn scripts_mount_and_unmount() {
         let unknown = fake.run(&["umount", "localhost/os"]);
         failed(&unknown, program, &["localhost/os is not mounted"]);
     }
-}
-
-#[test]
-fn build_image_passes_on_what_it_is_given() {
-    for program in ["podman", "buildah"] {
-        let fake = Fake::new(&[program]);
-        let context = fake.at("context");
-        fs::create_dir(&context).unwrap();
-        let file = context.join("File");
-        fs::write(&file, "FROM nothing").unwrap();
-        let (context, file) = (context.to_str().unwrap(), file.to_str().unwrap());
-        let layout = fake.layout();
-        let output = fake.run(&[
-            "compose",
-            "build-image",
-            context,
-            "--file",
-            file,
-            "--build-arg",
-            "A=b c",
-            "--build-arg",
-            "D",
-            "--target",
-            "t",
-            "--platform",
-            "linux/amd64",
-            "-o",
-            &layout,
-            "--json",
-            "--",
-            "--network=host",
-        ]);
-        let said = succeeded(&output);
-        assert!(said.contains("STEP 1: FROM nothing"), "{said}");
-        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert!(report["digest"].is_string());
-        let calls = fake.read("calls");
-        let call = calls
-            .lines()
-            .find(|line| line.starts_with(&format!("{program} build")))
-            .unwrap();
-        for option in [
-            "--build-arg=A=b c",
-            "--build-arg=D",
-            "--target=t",
-            "--platform=linux/amd64",
-            &format!("--file={file}"),
-        ] {
-            assert!(call.contains(option), "{option} is not in {call}");
-        }
-        assert!(
-            call.ends_with(&format!("--network=host {context}")),
-            "{call}"
-        );
-        fake.is_clean(program);
-    }
-}
-
-#[test]
-fn a_build_of_an_image_that_fails_leaves_nothing() {
-    let fake = Fake::new(&["podman"]);
-    let context = fake.at("context");
-    fs::create_dir(&context).unwrap();
-    let context = context.to_str().unwrap();
-    let layout = fake.layout();
-    let arguments = ["compose", "build-image", context, "-o", &layout];
-    fake.on("build", "echo 'STEP 1 failed' >&2; exit 7");
-    failed(
-        &fake.run(&arguments),
-        "failing",
-        &["STEP 1 failed", context, "exit status: 7"],
-    );
-    fake.is_clean("failing");
-    fake.on("build", "exit 0");
-    failed(&fake.run(&arguments), "no id", &["did not tell its id"]);
-    fake.is_clean("no id");
-    let nowhere = fake.run(&["compose", "build-image", "/no/such", "-o", &layout]);
-    failed(&nowhere, "no context", &["/no/such", "Containerfile"]);
-    // Ended in the middle, with what the build has started, and with its container.
-    let record = "mkdir -p \"$FAKE/vfs-containers/c1/userdata\"
-for word; do case $word in --add-host=*) host=${word#--add-host=} ;; esac; done
-printf '{\"container-name\": \"working\", \"mountpoint\": \"/no/such\", \"CommonBuildOpts\": {\"AddHost\": [\"%s\"]}}' \"$host\" \
-    >\"$FAKE/vfs-containers/c1/userdata/buildah.json\"
-echo working >>\"$FAKE/containers\"; echo x >\"$FAKE/reached\"; sleep 600 & wait";
-    fs::create_dir_all(fake.at("vfs-containers/c1/userdata")).unwrap();
-    fake.on("build", record.split_once('\n').unwrap().1);
-    let child = start(&fake, &arguments);
-    wait_for(&fake.at("reached"));
-    signal(&child, Signal::TERM);
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(143), "{}", stderr(&output));
-    fake.is_clean("ended");
-    // The same after a SIGKILL, by `umount --leftovers`.
-    fs::remove_file(fake.at("reached")).unwrap();
-    let mut child = start(&fake, &arguments);
-    wait_for(&fake.at("reached"));
-    signal(&child, Signal::KILL);
-    child.wait().unwrap();
-    std::thread::sleep(Duration::from_millis(2100));
-    let removed = fake.run(&["umount", "--leftovers"]);
-    succeeded(&removed);
-    let said = String::from_utf8(removed.stdout).unwrap();
-    assert!(said.contains("container working of a build"), "{said}");
-    fake.is_clean("killed");
 }
 
 #[test]

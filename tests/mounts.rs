@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use common::fake::*;
@@ -50,6 +50,24 @@ fn an_empty_record_of_a_process_that_ended_goes() {
     end_script(&fake);
     leftovers(&fake);
     assert_eq!(names(&fake.at("run")), Vec::<String>::new());
+}
+
+/// What the backend printed goes when its record is gone. A record that cannot be looked at, here
+/// a link to itself, was once taken for one that is gone.
+#[test]
+fn what_was_printed_stays_beside_a_record_that_cannot_be_looked_at() {
+    let fake = Fake::new(&["podman"]);
+    let run = fake.at("run");
+    fs::create_dir_all(&run).unwrap();
+    let owner = "0.0.0.0.0";
+    std::os::unix::fs::symlink(owner, run.join(owner)).unwrap();
+    for printed in [format!("{owner}.out"), "gone.out".to_owned()] {
+        fs::write(run.join(printed), "/mounted").unwrap();
+    }
+    leftovers(&fake);
+    let mut left = names(&run);
+    left.sort_unstable();
+    assert_eq!(left, [owner.to_owned(), format!("{owner}.out")]);
 }
 
 /// kill -9 between the record of a mount and the mount; then the user mounts the same image.
@@ -350,145 +368,6 @@ fn a_build_from_an_image_that_is_ended_at_any_moment_leaves_nothing() {
             }
         }
     }
-}
-
-// --- words of users -----------------------------------------------------------------------------
-
-fn build_image(fake: &Fake, more: &[&str]) -> Output {
-    let context = fake.at("context");
-    fs::create_dir_all(&context).unwrap();
-    fs::write(context.join("File"), "FROM nothing").unwrap();
-    let layout = fake.layout();
-    let context = context.to_str().unwrap();
-    fake.run(&[&["compose", "build-image", context, "-o", &layout], more].concat())
-}
-
-/// `--build-arg 'FMT={name}: {version} in {file}'` once became `: {version} in` and a temporary
-/// file's path.
-#[test]
-fn words_of_users_are_no_templates() {
-    for program in ["podman", "buildah"] {
-        let fake = Fake::new(&[program]);
-        let words = "FMT={name}: {version} in {file} of {image}";
-        let output = build_image(
-            &fake,
-            &[
-                "--build-arg",
-                words,
-                "--target",
-                "{name}",
-                "--",
-                "--label={file}",
-            ],
-        );
-        succeeded(&output);
-        let calls = fake.read("calls");
-        for word in [
-            &format!("--build-arg={words}"),
-            "--target={name}",
-            "--label={file}",
-        ] {
-            assert!(calls.contains(word), "{word} is not in {calls}");
-        }
-    }
-}
-
-/// `--from=--help` was once an option of podman's, and what it printed the answer.
-#[test]
-fn names_that_look_like_options_are_refused() {
-    for program in ["podman", "buildah"] {
-        let fake = Fake::new(&[program]);
-        let layout = fake.layout();
-        for arguments in [
-            &["build", "--from=--help", "-o", &layout][..],
-            &["build", "--container=--all", "-o", &layout],
-            &[
-                "build",
-                "--rootfs",
-                fake.rootfs.str(),
-                "--config-from=--help",
-                "-o",
-                &layout,
-            ],
-            &["mount", "--", "--all"],
-            &["umount", "--", "--all"],
-        ] {
-            let output = fake.run(arguments);
-            assert!(!output.status.success(), "{program} {arguments:?}");
-            assert_eq!(fake.read("mounts"), "");
-        }
-        let calls = fake.read("calls");
-        assert!(
-            !calls.contains("--help") && !calls.contains("--all\n"),
-            "{calls}"
-        );
-    }
-}
-
-/// `--build-arg TOKEN=secret` once showed in the error's text.
-#[test]
-fn what_is_given_to_a_build_is_told_by_name() {
-    let fake = Fake::new(&["podman"]);
-    fake.on("build", "exit 7");
-    let output = build_image(
-        &fake,
-        &[
-            "-v",
-            "--build-arg",
-            "TOKEN=secret",
-            "--",
-            "--creds=secret:secret",
-            "--secret",
-            "secret",
-        ],
-    );
-    failed(
-        &output,
-        "build",
-        &["--build-arg=TOKEN=...", "--creds=...", "--secret"],
-    );
-    let said = stderr(&output).replace("--secret", "");
-    assert!(!said.contains("secret"), "{said}");
-    assert!(fake.read("calls").contains("--build-arg=TOKEN=secret"));
-}
-
-/// podman looks for it there too.
-#[test]
-fn a_containerfile_is_found_in_the_context() {
-    for program in ["podman", "buildah"] {
-        let fake = Fake::new(&[program]);
-        succeeded(&build_image(&fake, &["-f", "File"]));
-        let file = format!("--file={}", fake.at("context/File").display());
-        assert!(fake.read("calls").contains(&file), "{}", fake.read("calls"));
-        failed(
-            &build_image(&fake, &["-f", "none"]),
-            "none",
-            &["no Containerfile at none", "context"],
-        );
-    }
-}
-
-/// In `oci:PATH` a colon begins the tag.
-#[test]
-fn a_colon_in_the_temporary_directory_is_no_tag() {
-    let fake = Fake::new(&["podman"]);
-    let temporary = fake.at("tmp:1");
-    fs::create_dir(&temporary).unwrap();
-    let store = [
-        "build",
-        "-q",
-        "--rootfs",
-        fake.rootfs.str(),
-        "-o",
-        "containers-storage:my-os",
-    ];
-    let mut command = fake.command(&store);
-    command.env("TMPDIR", &temporary).stdout(Stdio::null());
-    succeeded(&command.output().unwrap());
-    let calls = fake.read("calls");
-    let pull = calls.lines().find(|line| line.contains("pull")).unwrap();
-    assert_eq!(pull.matches(':').count(), 1, "{pull}");
-    assert_eq!(names(&temporary), Vec::<String>::new());
 }
 
 // --- what is odd --------------------------------------------------------------------------------
