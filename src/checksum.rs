@@ -41,7 +41,7 @@ impl Checksum {
         });
         ensure!(
             good && text.len() == 64,
-            "'{}' is no SHA-256 value, which has 64 lower-case hexadecimal digits",
+            "'{}' is not a SHA-256 value, which has 64 lower-case hexadecimal digits",
             text.escape_debug()
         );
         Ok(Self(value))
@@ -58,7 +58,10 @@ impl Checksum {
                 "the digest '{}' is not of SHA-256, the only algorithm that is read",
                 text.escape_debug()
             ),
-            None => bail!("'{}' is no digest such as sha256:...", text.escape_debug()),
+            None => bail!(
+                "'{}' is not a digest such as sha256:...",
+                text.escape_debug()
+            ),
         }
     }
 

@@ -1,8 +1,8 @@
-//! What one file system may hold, for every reader and every writer alike: what a build takes, an
-//! import takes too. Names, paths and links end where those of Linux do, since nothing longer can
-//! be unpacked; the rest bounds the memory that metadata takes, however small a hostile image is.
-//! Directories may lie as deep as a path is long: libostree 2022.7 commits, pulls, checks and
-//! checks out 3,000 of them.
+//! The limits of one file system, the same for every reader and every writer: what a build accepts,
+//! an import accepts too. Names, paths and links are limited as in Linux, since nothing longer can
+//! be unpacked; the other limits bound the memory for metadata, however small a hostile image is.
+//! Directories may be nested as deep as a path is long: libostree 2022.7 commits, pulls, checks and
+//! checks out 3,000 levels.
 
 use anyhow::{Result, bail, ensure};
 

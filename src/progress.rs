@@ -1,4 +1,5 @@
-//! How the library tells of long work. A face (a terminal, a log) implements it.
+//! The trait through which the library reports the progress of long work. A terminal or a log
+//! implements it.
 
 /// Told of work in progress, from several threads.
 pub trait Progress: Sync {

@@ -1,8 +1,8 @@
-//! What must not stay behind: every half-written directory, every mount, container and process is
-//! registered here with the way to undo it. It is undone when its guard is dropped, and also when
-//! SIGINT or SIGTERM ends the process, the latter even as PID 1, where the kernel delivers only
-//! signals that have a handler. A second signal leaves what is not undone yet, and says what that
-//! is.
+//! Cleaning up: every half-written directory, mount, container and process is registered here
+//! together with how to undo it. That happens when its guard is dropped, and also when SIGINT or
+//! SIGTERM ends the process (for SIGTERM even as PID 1, to which the kernel delivers only signals
+//! that have a handler). A second signal ends the process at once, and what is left behind is
+//! named.
 
 use std::collections::BTreeMap;
 use std::io;

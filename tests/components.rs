@@ -160,7 +160,7 @@ fn errors_name_the_file_and_the_line() {
         ),
         (
             "{\"path\": 1}\n",
-            "table, line 1: it is no JSON of the form",
+            "table, line 1: it is not JSON of the form",
         ),
     ] {
         fs::write(&table, text).unwrap();

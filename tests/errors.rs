@@ -207,7 +207,7 @@ fn a_destination_that_is_no_layout_is_left_alone() {
     assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
     let file = format!("oci:{}", out.join("precious").display());
     let messages = fail(1, &["build", "--rootfs", rootfs.str(), "-o", &file]);
-    assert!(messages.contains("is no directory"), "{messages}");
+    assert!(messages.contains("is not a directory"), "{messages}");
     let messages = fail(
         1,
         &[
@@ -218,7 +218,7 @@ fn a_destination_that_is_no_layout_is_left_alone() {
             out.to_str().unwrap(),
         ],
     );
-    assert!(messages.contains("is no regular file"), "{messages}");
+    assert!(messages.contains("is not a regular file"), "{messages}");
 }
 
 #[test]

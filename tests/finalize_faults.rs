@@ -130,7 +130,7 @@ fn what_is_refused_is_left_alone() {
                 fs::remove_dir_all(r.at("var")).unwrap();
             },
             &[],
-            "this is no Debian system",
+            "this is not a Debian system",
         ),
     ];
     for (name, change, arguments, expected) in cases {

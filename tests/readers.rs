@@ -139,7 +139,7 @@ fn inspect_tells_what_a_container_shows() {
     assert_eq!(files, [0, 1]);
 }
 
-/// What is no text but a command to a terminal is shown as an escape, wherever it comes from.
+/// What is not text but a command to a terminal is shown as an escape, wherever it comes from.
 #[test]
 fn nothing_that_others_named_moves_the_cursor() {
     let dir = scratch();

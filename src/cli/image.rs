@@ -1,4 +1,4 @@
-//! The options of an image that every command which makes one has.
+//! The options that every command shares that makes an image.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! Earlier images and plans, which the next image follows or is compared with.
+//! Options for earlier images and plans, which the next image follows or is compared with.
 
 use std::collections::BTreeMap;
 use std::{fs, io};
@@ -215,7 +215,7 @@ fn percent(text: &str) -> Result<f64> {
         .parse()
         .ok()
         .filter(|percent| (0.0..=90.0).contains(percent))
-        .with_context(|| format!("'{text}' is no percentage from 0% to 90%"))?;
+        .with_context(|| format!("'{text}' is not a percentage from 0% to 90%"))?;
     Ok(percent / 100.0)
 }
 

@@ -79,7 +79,7 @@ impl SideFile {
             Ok(found) if found.is_file() => {}
             Ok(_) => {
                 return Err(usage(format!(
-                    "cannot write {path}: it is there and is no regular file"
+                    "cannot write {path}: it is there and is not a regular file"
                 )));
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}

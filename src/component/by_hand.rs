@@ -1,5 +1,6 @@
-//! What was installed beside packages: trees in /opt and /usr/local, and what pip and npm have put
-//! there. Each is a component of its own: it is updated as a whole, and not when packages are.
+//! Software that was installed beside packages: trees in /opt and /usr/local, and what pip and npm
+//! have put there. Each is a component of its own, because it is updated as a whole, and not when
+//! packages are.
 
 use camino::Utf8Path;
 

@@ -1,4 +1,5 @@
-//! The files of a tree by path, for the dpkg module, which knows nothing of trees.
+//! The files of a tree by path, for the dpkg module, which reads files through a trait and does not
+//! depend on `tree`.
 
 use std::io::Read;
 

@@ -1,5 +1,6 @@
-//! How often components change, as a file tells: a line for each, with its name and an interval.
-//! What a user measured, or `plan --learn` observed, counts more than what is known of Debian.
+//! How often components change, read from a file: one line per component, with its name and an
+//! interval. What a user measured, or `plan --learn` observed, takes precedence over the table for
+//! Debian.
 
 use std::collections::BTreeMap;
 
@@ -59,7 +60,7 @@ fn line(text: &str) -> Result<(String, f64)> {
     let (component, said) = match text.starts_with('{') {
         true => {
             let line: Line = serde_json::from_str(text).context(
-                "it is no JSON of the form {\"component\": NAME, \"interval\": INTERVAL}",
+                "it is not JSON of the form {\"component\": NAME, \"interval\": INTERVAL}",
             )?;
             let said = match line.interval {
                 Said::Days(days) => days.to_string(),

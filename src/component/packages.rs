@@ -1,4 +1,4 @@
-//! The entries that packages own.
+//! Claims for the paths that installed packages own, by the lists of dpkg.
 
 use anyhow::Result;
 

@@ -1,5 +1,5 @@
-//! The parts of a large source: directories and large files that most of its updates leave as they
-//! are.
+//! Large sources split into parts: directories and large files that most updates of the source
+//! leave unchanged.
 //!
 //! Debian's builds are reproducible: an update of a source changes its programs, its libraries,
 //! what carries its version, and the few other files that it is about. Counted over pairs of

@@ -1,6 +1,6 @@
-//! Patterns of paths. A pattern is followed through a path character by character with the set of
-//! all the places in it that one can be at, so that its cost is its length times that of the path,
-//! whatever stands in it.
+//! Patterns of paths. A pattern is matched like a finite automaton: the path is read character by
+//! character, with the set of all positions in the pattern that are possible so far. The cost is
+//! the length of the pattern times that of the path, whatever the pattern contains.
 
 use anyhow::{Context, Result, bail, ensure};
 

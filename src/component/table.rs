@@ -1,5 +1,5 @@
-//! What a user says of paths in a file: which component they belong to. One line for a pattern, as
-//! words or as JSON; the first line that matches a path, or a directory that it is in, has it.
+//! The user's table of components: which path belongs to which component. Each line has one
+//! pattern, as words or as JSON; the first line that matches a path, or a directory above it, wins.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -144,7 +144,7 @@ struct Level {
 fn row(line: usize, text: &str) -> Result<Row> {
     let said = match text.starts_with('{') {
         true => serde_json::from_str(text).context(
-            "it is no JSON of the form {\"path\": PATTERN, \"component\": NAME, \"interval\": INTERVAL}",
+            "it is not JSON of the form {\"path\": PATTERN, \"component\": NAME, \"interval\": INTERVAL}",
         )?,
         false => words(text)?,
     };

@@ -1,4 +1,4 @@
-//! The list of the paths of one package.
+//! The list of paths that one package owns, as `dpkg --listfiles` shows it.
 
 use anyhow::Result;
 

@@ -60,7 +60,7 @@ impl Package {
     }
 
     /// The source package it was built from, made of the same characters as the name; equal to that
-    /// when the stanza has no `Source` field, or one that is no package name.
+    /// when the stanza has no `Source` field, or one that is not a package name.
     pub fn source(&self) -> &str {
         self.word(3)
     }

@@ -1,4 +1,4 @@
-//! Which stanzas the database has, and which of them are of packages that are installed.
+//! The status file: which stanzas the database has, and which of them describe installed packages.
 
 use std::io::{BufRead, BufReader};
 
@@ -177,7 +177,7 @@ fn is_present(stanza: &Stanza, name: &str, status_is_optional: bool) -> Result<b
     let [_want, _flag, state] = words.as_slice() else {
         return Err(Fault::new(
             line,
-            format!("the Status of {name} has not three words: {status:?}"),
+            format!("the Status of {name} does not have three words: {status:?}"),
         ));
     };
     match state.to_ascii_lowercase().as_str() {
@@ -285,12 +285,12 @@ mod tests {
             (
                 "Package: a\nStatus: installed\n",
                 2,
-                "has not three words: \"installed\"",
+                "does not have three words: \"installed\"",
             ),
             (
                 "Package: a\nStatus: install ok installed now\n",
                 2,
-                "has not three words",
+                "does not have three words",
             ),
             (
                 "Package: a\nStatus: install ok inst\n",

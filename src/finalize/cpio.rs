@@ -42,7 +42,7 @@ pub fn read(initramfs: impl Read, wanted: &[&str], limit: u64) -> Result<Initram
                 reader.consume(zeros);
             }
             [b'0', b'7', ..] => archive(&mut reader, wanted, limit, &mut found)?,
-            _ if is_packed => bail!("it holds what is no archive"),
+            _ if is_packed => bail!("it holds what is not an archive"),
             [0x1f, 0x8b, ..] => {
                 reader = Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(reader)));
                 is_packed = true;
@@ -107,7 +107,7 @@ fn archive(
 /// The field at that position, from 0.
 fn field(header: &[u8; HEADER], at: usize) -> Result<u64> {
     let digits = std::str::from_utf8(&header[6 + at * 8..14 + at * 8])?;
-    u64::from_str_radix(digits, 16).with_context(|| format!("'{digits}' is no number"))
+    u64::from_str_radix(digits, 16).with_context(|| format!("'{digits}' is not a number"))
 }
 
 fn padding(size: u64) -> u64 {

@@ -1,4 +1,5 @@
-//! What tells one machine from another, which each has to get for itself when it boots first.
+//! Identities that no two machines may share: the machine id and the keys of the ssh server. They
+//! are removed from the image, and each machine gets its own when it boots first.
 
 use anyhow::Result;
 

@@ -1,6 +1,5 @@
-//! The initramfs beside the kernel, made by the system's own dracut or initramfs-tools. It is right
-//! when it has what OSTree needs and what it was made of is still the same: then it is left as it
-//! is.
+//! The initramfs beside the kernel, built by the system's own dracut or initramfs-tools. It is
+//! rebuilt only when it lacks what OSTree needs, or when what it was built from has changed.
 
 use std::collections::BTreeSet;
 

@@ -71,7 +71,7 @@ pub fn plan<'a>(system: &System<'a>) -> Result<Plan<'a>> {
                 }
             }
             Kind::File | Kind::Special => {
-                plan.note(format!("/{name} is no directory, and left alone"));
+                plan.note(format!("/{name} is not a directory, and left alone"));
                 continue;
             }
         }

@@ -1,5 +1,5 @@
-//! What programs leave behind that nothing reads: backups of what they changed, and locks. Each
-//! build has others.
+//! Files that programs leave behind and nobody reads: backups of changed files, and locks. They
+//! differ from build to build.
 
 use anyhow::Result;
 

@@ -192,7 +192,7 @@ fn refuse(system: &System<'_>, wanted: &[&str]) -> Result<()> {
     for path in ["usr", "usr/lib", "usr/share", "etc", "var", "var/lib"] {
         ensure!(
             root.kind(path)? == Kind::Directory,
-            "/{path} is no directory: this is no Debian system, or one that is finalized otherwise"
+            "/{path} is not a directory: this is not a Debian system, or one that is finalized otherwise"
         );
     }
     if root.kind("lib")? == Kind::Directory {

@@ -16,7 +16,7 @@ pub fn plan<'a>(system: &System<'a>) -> Result<Plan<'a>> {
     let Some(bytes) = system.root.read(SHADOW)? else {
         return Ok(plan);
     };
-    // What is no text is not understood.
+    // What is not text is not understood.
     let Ok(text) = String::from_utf8(bytes) else {
         return Ok(plan);
     };

@@ -1,6 +1,6 @@
-//! A root filesystem by handles: what is where, and what it holds. Every path is walked from the
-//! root's own handle, one directory at a time, and a link on the way is an error: a rootfs is
-//! hostile, and nothing outside it is reached.
+//! A root filesystem read through directory handles. Every path is walked from the root's own
+//! handle, one directory at a time, and a link on the way is an error: a rootfs is hostile, and
+//! nothing outside it is reached.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -84,7 +84,7 @@ impl Root {
     /// The directory that `path` is in; none where that does not exist.
     ///
     /// # Errors
-    /// When something on the way is no directory.
+    /// When something on the way is not a directory.
     pub(super) fn parent<'a>(&self, path: &'a str) -> Result<Option<(Dir, &'a str)>> {
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
         ensure!(
@@ -97,7 +97,7 @@ impl Root {
     /// The directory at `path`; none where there is nothing.
     ///
     /// # Errors
-    /// When it, or something on the way, is no directory.
+    /// When it, or something on the way, is not a directory.
     pub(super) fn directory(&self, path: &str) -> Result<Option<Dir>> {
         let mut at = self.dir.try_clone()?;
         for (end, part) in parts(path) {
@@ -115,7 +115,7 @@ impl Root {
                         Ok(FileType::Symlink) => anyhow!(
                             "{here} is a symbolic link where a directory is expected: put the directory there"
                         ),
-                        Ok(_) => anyhow!("{here} is no directory: remove it"),
+                        Ok(_) => anyhow!("{here} is not a directory: remove it"),
                     });
                 }
             };
@@ -126,7 +126,7 @@ impl Root {
     /// What stat(2) says of the entry at `path`; none where there is nothing.
     ///
     /// # Errors
-    /// When something on the way is no directory, or cannot be read.
+    /// When something on the way is not a directory, or cannot be read.
     pub fn stat(&self, path: &str) -> Result<Option<Stat>> {
         let Some((dir, name)) = self.parent(path)? else {
             return Ok(None);

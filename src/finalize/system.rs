@@ -1,4 +1,4 @@
-//! The system that is finalized, with what dpkg knows of it.
+//! The system that is being finalized, with what dpkg knows about it.
 
 use std::collections::{BTreeSet, HashMap};
 

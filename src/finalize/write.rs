@@ -1,7 +1,7 @@
-//! What changes a root filesystem: each call is one change that is either made or not, whenever the
-//! process ends. What is replaced is written beside its place first, and renamed; what is moved to
-//! another file system is copied whole before the first is removed. Nothing waits for the disk: a
-//! build that a power cut ends is begun anew.
+//! Changes to a root filesystem. Each call makes one change, completely or not at all, whenever the
+//! process ends. A file is replaced by writing the new one beside it and renaming it; what moves to
+//! another file system is copied completely before the original is removed. Nothing is synced to
+//! disk: after a power cut, the build starts anew.
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -79,7 +79,7 @@ impl<'a> Writer<'a> {
             Kind::Directory => return Ok(()),
             Kind::Absent => {}
             _ => bail!(
-                "{} is no directory, and one must be there: remove it",
+                "{} is not a directory, and one must be there: remove it",
                 self.root.name(path)
             ),
         }
@@ -151,7 +151,7 @@ impl<'a> Writer<'a> {
     /// Gives what a program made its name, owner and time, in seconds since the epoch.
     pub fn finish(&self, made: &str, path: &str, time: i64) -> Result<()> {
         let Some(file) = self.root.open_file(made)? else {
-            bail!("{} is no regular file", self.root.name(made));
+            bail!("{} is not a regular file", self.root.name(made));
         };
         chown(&file, Owner::root(0o644))?;
         let modified = Timespec {

@@ -1,4 +1,4 @@
-//! From components and a plan over them to the entries of each layer.
+//! Turns a plan over components into the entries of each layer.
 
 use std::collections::HashMap;
 

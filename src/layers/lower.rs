@@ -1,7 +1,6 @@
-//! Layers that stay below those that are written, byte for byte, and what of a tree they have: all
-//! of it need not be right any more. What they do not have as it is belongs into a layer above
-//! them, and what they have and the tree has not is hidden by whiteouts (image-spec, layer.md,
-//! "Whiteouts").
+//! Layers of another image that stay, byte for byte, below the layers that are written. They need
+//! not match the tree in every path: what they lack goes into a layer above them, and what they
+//! have in excess is hidden by whiteouts (image-spec, layer.md, "Whiteouts").
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};

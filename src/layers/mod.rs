@@ -1,5 +1,5 @@
-//! Which entry stands in which layer, and the layers written: both formats, from one plan. And the
-//! way back: layers read into a repository.
+//! Decides which entry goes into which layer and writes the layers, in both formats, from one plan.
+//! It also goes the other way: layers are read back, into a repository or into memory.
 
 mod assignment;
 mod encapsulated;

@@ -1,6 +1,6 @@
-//! A file system in memory as layers make it: an arena of nodes. What is replaced is freed, so that
-//! memory holds what is seen, whatever the layers write over. Every walk is counted in steps, and
-//! each node is looked at once a layer at most.
+//! The file system that layers make, in memory: an arena of nodes. Replaced nodes are freed, so
+//! that memory holds only what is visible, however much the layers overwrite. Every walk is counted
+//! in steps and visits each node at most once per layer.
 
 use std::collections::{BTreeMap, HashSet, btree_map};
 use std::sync::Arc;
@@ -171,7 +171,7 @@ impl<C: Clone> Nodes<C> {
     /// The directory at a path; those that are missing are made.
     ///
     /// # Errors
-    /// When the way leads through what is no directory.
+    /// When the way leads through what is not a directory.
     pub(super) fn make_directory(&mut self, path: &str, layer: u32) -> Result<NodeId> {
         let mut at = ROOT;
         for name in path.split('/').filter(|name| !name.is_empty()) {

@@ -110,7 +110,7 @@ pub fn unpack_commit_layer<R: Read>(
 /// that has stayed may have files that are no more.
 ///
 /// # Errors
-/// When an object is not what its name says, or is no content.
+/// When an object is not what its name says, or is not content.
 pub fn unpack_content_layer<R: Read>(
     layer: R,
     named: &NamedFiles,
@@ -208,11 +208,11 @@ impl ObjectName {
             Some((prefix, rest, extension))
         });
         let (prefix, rest, extension) =
-            parts.with_context(|| format!("{OBJECTS}{path} is no name of an object"))?;
+            parts.with_context(|| format!("{OBJECTS}{path} is not a name of an object"))?;
         let checksum = Checksum::from_hex(&format!("{prefix}{rest}"))
             .ok()
             .filter(|_| prefix.len() == 2)
-            .with_context(|| format!("{OBJECTS}{path} is no name of an object"))?;
+            .with_context(|| format!("{OBJECTS}{path} is not a name of an object"))?;
         let kind = match extension {
             "commit" => ObjectKind::Metadata(MetadataKind::Commit),
             "dirtree" => ObjectKind::Metadata(MetadataKind::Dirtree),

@@ -1,4 +1,4 @@
-//! gzip (RFC 1952), one member, in which what no compressor makes smaller is stored as it is.
+//! A gzip writer (RFC 1952, one member) that stores blocks which cannot be compressed as they are.
 //!
 //! Kernel modules, an initramfs, firmware and pictures are compressed already: 13 % of the bytes of
 //! a trixie with a kernel and a compiler. So the input is looked at in blocks of a fixed size, and

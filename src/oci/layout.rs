@@ -223,7 +223,7 @@ fn look(path: &Utf8Path) -> Result<Found> {
     };
     ensure!(
         is_directory(path).with_context(looking)?,
-        "the output {path} is there and is no directory; choose another path"
+        "the output {path} is there and is not a directory; choose another path"
     );
     match path.join(INDEX).symlink_metadata() {
         Ok(_) => {}
@@ -243,7 +243,7 @@ fn look(path: &Utf8Path) -> Result<Found> {
 pub(super) fn read_index(path: &Utf8Path) -> Result<Value> {
     let read = || Layout::for_writer(path)?.index_json();
     read().with_context(|| {
-        format!("the output {path} is no OCI layout that can be written to; choose another path, or remove it")
+        format!("the output {path} is not an OCI layout that can be written to; choose another path, or remove it")
     })
 }
 
@@ -277,7 +277,7 @@ fn names(directory: &Utf8Path) -> Result<Vec<String>> {
 }
 
 /// Without a tag an image takes the place of an image, and an index that of an index; not that of
-/// what is attached to one (a signature, say), which is no image.
+/// what is attached to one (a signature, say), which is not an image.
 fn is_replaced_without_a_tag(layout: &Utf8Path, old: &Value, new: &Value) -> bool {
     let is_index = |d: &Value| d["mediaType"].as_str().is_some_and(is_index_type);
     if old["annotations"][REF_NAME].is_string()

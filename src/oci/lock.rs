@@ -1,5 +1,5 @@
-//! Who may change a layout, and who reads it. The kernel drops both locks with the process that
-//! holds them, however that ends.
+//! Locks of a layout, for writers and for readers. The kernel releases both when the process that
+//! holds them ends, however it ends.
 //!
 //! A writer locks the file `oci-layout` (flock(2)) from before it reads `index.json` until what the
 //! index no longer names is gone. The file is opened for writing, so that it works on NFS too,
@@ -104,7 +104,7 @@ fn open(name: &Utf8Path) -> io::Result<File> {
     }?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::other("it is no regular file")),
+        false => Err(io::Error::other("it is not a regular file")),
     }
 }
 

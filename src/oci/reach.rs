@@ -1,4 +1,5 @@
-//! What an index reaches in a layout, and which blobs go when it is replaced.
+//! Reachability in a layout: which blobs an index refers to, directly or not, and which become
+//! garbage when it is replaced.
 
 use std::collections::HashSet;
 use std::fs;

@@ -1,5 +1,6 @@
-//! Files that others may have put there: opened once, and looked at by their handle, so that what
-//! is read is what was checked. A name may stand for something else a moment later.
+//! Regular files at paths that somebody else may control. A file is opened once and checked through
+//! its handle, so that what is read is what was checked: the path may name another file a moment
+//! later.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -37,7 +38,7 @@ impl RegularFile {
     /// The file that a user has named: as [`RegularFile::open`], but a symbolic link is followed.
     ///
     /// # Errors
-    /// When it cannot be opened, or is no regular file.
+    /// When it cannot be opened, or is not a regular file.
     pub fn open_named(path: &Utf8Path) -> io::Result<Self> {
         Self::open_with(path, OFlags::empty())
     }
@@ -52,7 +53,7 @@ impl RegularFile {
         if !found.is_file() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "it is no regular file",
+                "it is not a regular file",
             ));
         }
         let len = found.len();

@@ -1,4 +1,4 @@
-//! Where blobs are made before anybody sees them.
+//! A staging directory in which blobs are written before anybody can see them.
 //!
 //! A stage is a hidden directory with a file `owner` in it, which its process holds locked, and a
 //! directory `layout`, which may become the output as a whole.
@@ -53,7 +53,7 @@ impl Stage {
     /// killed processes have left there is removed.
     ///
     /// # Errors
-    /// When `parent` is no directory that can be written to.
+    /// When `parent` is not a directory that can be written to.
     pub fn new_in(parent: &Utf8Path) -> Result<Self> {
         remove_abandoned(parent, ABANDONED_AFTER);
         let make = || -> Result<Utf8PathBuf> {
@@ -200,7 +200,8 @@ pub fn temporary_directory() -> Result<Utf8PathBuf> {
 
 /// Removes the stages in `parent` whose process was killed: what is called as they are, has a file
 /// `owner` of ours, and is locked by nobody; and empty ones of that age. Those with a journal are
-/// left to whoever writes to their layout. That one stays is no failure. Returns those that went.
+/// left to whoever writes to their layout. When one stays, that is no
+/// failure. Returns the removed ones.
 pub fn remove_abandoned(parent: &Utf8Path, age: Duration) -> Vec<Utf8PathBuf> {
     let mut removed = Vec::new();
     for path in named_as_stages(parent) {

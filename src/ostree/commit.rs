@@ -54,8 +54,8 @@ impl Commit {
     /// made for it where there is none).
     ///
     /// # Errors
-    /// When the tree has both `/etc` and `/usr/etc`, `/etc` and a `/usr` that is no directory, or a
-    /// `/sysroot` that is none.
+    /// When the tree has both `/etc` and `/usr/etc`, when it has `/etc` and `/usr` is not a
+    /// directory, or when `/sysroot` is not one.
     pub fn of_tree(tree: &Tree, content: &ContentObjects, info: &CommitInfo) -> Result<Self> {
         let sysroot = tree.child(EntryId::ROOT, "sysroot");
         if sysroot.is_some_and(|id| !tree.entry(id).is_dir()) {

@@ -1,6 +1,6 @@
-//! How much a commit stands for, before anybody walks over it. Directories are shared by name, so
-//! that a few small objects can stand for more files, and for longer paths, than any machine holds.
-//! Each dirtree is looked at once here, whatever number of times it is named.
+//! Bounds the size of a commit before anybody walks it. Dirtrees are shared by checksum, so a few
+//! small objects can describe more files, and longer paths, than any machine can hold. Each dirtree
+//! is visited once here, however often it is named.
 
 use std::collections::HashMap;
 

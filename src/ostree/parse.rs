@@ -1,5 +1,5 @@
-//! Metadata objects taken apart (ostree-core.h): what a repository or an image holds is bytes
-//! until it has been read here.
+//! Parses metadata objects (ostree-core.h). Until then, what a repository or an image holds is
+//! untrusted bytes.
 
 use std::collections::BTreeMap;
 

@@ -121,7 +121,7 @@ fn sign_ed25519(keys: &str, commit: &[u8]) -> Result<Vec<Vec<u8>>> {
         let bytes = BASE64.decode(line).ok();
         let key = bytes.as_deref().and_then(signing_key).with_context(|| {
             format!(
-                "line {number} is no secret key: it takes 64 bytes in base64, as 'ostree sign' does"
+                "line {number} is not a secret key: it takes 64 bytes in base64, as 'ostree sign' does"
             )
         })?;
         signatures.push(key.sign(commit).to_bytes().to_vec());
@@ -192,7 +192,7 @@ fn verify_ed25519(keys: &str, commit: &[u8], signatures: &[Vec<u8>]) -> Result<b
         let key = key.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
         let key = key.and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok());
         let key =
-            key.with_context(|| format!("line {number} is no public key: 32 bytes in base64"))?;
+            key.with_context(|| format!("line {number} is not a public key: 32 bytes in base64"))?;
         any |= signatures.iter().any(|signature| {
             Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify_strict(commit, &signature).is_ok())
@@ -230,8 +230,9 @@ fn keys_in_pem(text: &str) -> Result<Vec<Vec<u8>>> {
     ensure!(!encoded.is_empty(), "there is no key in it");
     let decode = |(number, text): (usize, String)| {
         let bytes = BASE64.decode(text).ok();
-        bytes
-            .with_context(|| format!("what begins on line {number} is no key: write PEM or base64"))
+        bytes.with_context(|| {
+            format!("what begins on line {number} is not a key: write PEM or base64")
+        })
     };
     encoded.into_iter().map(decode).collect()
 }
@@ -353,8 +354,8 @@ mod tests {
         assert!(format!("{:#}", secret.sign(b"").unwrap_err()).contains("reading"));
         for (content, why) in [
             ("", "no key in it"),
-            ("hunter2", "line 1 is no secret key"),
-            ("\nAAAA", "line 2 is no secret key"),
+            ("hunter2", "line 1 is not a secret key"),
+            ("\nAAAA", "line 2 is not a secret key"),
         ] {
             std::fs::write(&path, content).unwrap();
             let error = format!("{:#}", secret.sign(b"").unwrap_err());

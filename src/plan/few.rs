@@ -1,4 +1,5 @@
-//! The cheapest plan of a few layers: cut to the byte, since so few cannot be kept apart by rules.
+//! The cheapest plan for an image of a few layers. The rules of `fresh` need many layers to keep
+//! unlike things apart; with few, cost alone decides.
 
 use std::collections::HashSet;
 

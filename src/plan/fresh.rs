@@ -1,4 +1,5 @@
-//! The plan without memory: a small change of what is planned is a small change of the plan.
+//! The plan of an image that follows no earlier one. It is stable by construction: a small change
+//! of what is planned makes a small change of the plan.
 //!
 //! The cheapest plan depends on everything: one package less, and the best cuts among hundreds that
 //! are as cold as each other all shift a little, each of which a client pays with two layers. So

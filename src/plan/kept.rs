@@ -1,4 +1,5 @@
-//! The plan that follows an earlier one: what stays, where new items go, and how drift is repaired.
+//! The plan that follows an earlier one: which items stay, where new items go, and when layers are
+//! reorganised because the plan has drifted from what it should be.
 //!
 //! A layer that a client has is worth its bytes, so nothing that can stay moves. That leaves three
 //! decisions, each taken by the same account, bytes over the next [`HORIZON`] pulls: what the

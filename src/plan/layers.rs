@@ -1,4 +1,4 @@
-//! Layers being changed: what each costs, and what it would cost with an item more or less.
+//! Layers under construction: what each costs, and what it would cost with one item more or less.
 
 use super::{FEW_LAYERS, LAYER_COST, Part, Parts, stay_with_odds};
 

@@ -1,4 +1,4 @@
-//! The best plan among those that cut one order of the items into runs.
+//! The best partition of an ordered list of items into contiguous layers ("runs").
 //!
 //! Why an order at all: let item `i` (size `s`, stay `q`) choose between layers A and B (sizes `S`,
 //! stays `Q`, both without it). Its cost in A, less what A costs anyway, is `s - s*q*Q_A +

@@ -1,4 +1,4 @@
-//! Laws of every plan.
+//! Laws that every plan obeys.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{HashMap, HashSet};

@@ -1,5 +1,5 @@
-//! Which layers of an earlier image stay in the next one although some of their bytes are of no use
-//! any more.
+//! Chooses which layers of an earlier image stay in the next one although some of their bytes are
+//! no longer used.
 //!
 //! A layer in which one file of a hundred has changed need not be written again: it stays, the new
 //! file goes into a layer above it, and the old one is dead weight. That is how a log-structured

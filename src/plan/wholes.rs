@@ -1,4 +1,5 @@
-//! What changes together, joined: the parts of one source, a kernel and its initramfs.
+//! Joins items that change together into one whole: the parts of one source, or a kernel and its
+//! initramfs.
 
 use super::{Part, Parts, runs};
 

@@ -25,7 +25,7 @@ cd "$1"
 shift
 for dir in dev proc run tmp var/tmp; do
     if [ -L "$dir" ] || ! [ -d "$dir" ]; then
-        echo "$dir is no directory in the root filesystem" >&2
+        echo "$dir is not a directory in the root filesystem" >&2
         exit 1
     fi
 done

@@ -1,5 +1,5 @@
-//! Programs that run for us. What they say is kept for the error, they end in time, and they do
-//! not outlive us where that can be helped: a signal that ends this process ends them first.
+//! Runs other programs. Their messages are kept for errors, their time is limited, and they are
+//! ended when this process is ended by a signal, so that they do not outlive it.
 
 mod in_root;
 mod owner;
@@ -219,7 +219,7 @@ impl Call {
         let option = |word: &&Argument| word.is_operand && word.word.starts_with('-');
         if let Some(option) = self.arguments.iter().find(option) {
             bail!(
-                "'{}' is no name: it begins with '-', so that {} would take it for an option",
+                "'{}' is not a name: it begins with '-', so that {} would take it for an option",
                 option.word,
                 self.program
             );

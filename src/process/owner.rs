@@ -1,6 +1,6 @@
-//! Who owns what was started or mounted: a process, named so that anybody can tell later whether
-//! it still runs. Its number alone would not do: numbers are used again, and every PID namespace
-//! (a container) has its own.
+//! Identifies the process that owns something that was started or mounted, so that any later
+//! process can tell whether the owner still runs. A process number alone is not enough: numbers are
+//! reused, and every PID namespace (a container) has its own.
 
 use std::fmt;
 use std::fs;

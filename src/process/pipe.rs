@@ -1,4 +1,4 @@
-//! What a program prints, read as it comes.
+//! Reads what a program prints, as it arrives.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

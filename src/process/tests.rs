@@ -90,7 +90,7 @@ fn words_are_hidden_or_refused() {
     assert_eq!(call.name(), "printf '%s %s' a=... x");
     assert_eq!(call.run().unwrap(), "a=secret x");
     let error = sh("true").operand("-x").run().unwrap_err().to_string();
-    assert!(error.contains("'-x' is no name"), "{error}");
+    assert!(error.contains("'-x' is not a name"), "{error}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Images in the storage of podman and buildah. It keeps layers unpacked and knows them by other
-//! digests than manifests do, which the proxy of skopeo 1.9 does not bridge: skopeo copies the
-//! image to a temporary layout.
+//! Images in the storage of podman and buildah. The storage keeps layers uncompressed, under other
+//! digests than those in manifests, which the proxy of skopeo 1.9 cannot handle. So skopeo copies
+//! the image to a temporary layout first.
 
 use std::io::Read;
 

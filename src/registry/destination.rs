@@ -134,7 +134,7 @@ pub fn storage_name(name: &str) -> Result<String> {
     };
     let whole = format!("{domain}/{rest}:{tag}");
     let fits = domain_fits(domain) && rest.split('/').all(part_fits) && tag_fits(tag);
-    // An id of an image is no name, and a longer name is refused (distribution/reference,
+    // An id of an image is not a name, and a longer name is refused (distribution/reference,
     // NameTotalLengthMax).
     let is_id = rest.len() == 64 && rest.bytes().all(|b| b.is_ascii_hexdigit());
     if !fits || is_id || domain.len() + rest.len() >= 255 {

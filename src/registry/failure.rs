@@ -1,6 +1,6 @@
-//! Why an image could not be had or written, told apart: a caller may go on without an image that
-//! is not there, but not when a registry is out of reach. skopeo tells only in words, which are
-//! Go's and the registry's.
+//! Classifies failures to read or write an image: a caller may go on without an image that does not
+//! exist, but not when the registry is unreachable. skopeo reports failures only as text, which
+//! comes from Go and from the registry.
 
 use std::fmt;
 

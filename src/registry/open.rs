@@ -244,7 +244,9 @@ fn require_there(path: &Utf8Path) -> Result<()> {
             Err(missing("is not there: No such file or directory"))
         }
         Ok(found) if found.is_dir() => match fs::read_dir(path).map(|mut d| d.next().is_none()) {
-            Ok(true) => Err(missing("is an empty directory: it is no OCI layout yet")),
+            Ok(true) => Err(missing(
+                "is an empty directory: it is not an OCI layout yet",
+            )),
             _ => Ok(()),
         },
         _ => Ok(()),

@@ -123,7 +123,7 @@ impl Proxy {
     fn request(&self, digest: Checksum) -> Result<Receiver<Piece>> {
         let size = self.sizes.lock().ok().and_then(|s| s.get(&digest).copied());
         let size =
-            size.with_context(|| format!("{} is no blob of the image", digest.to_digest()))?;
+            size.with_context(|| format!("{} is not a blob of the image", digest.to_digest()))?;
         let (pieces, received) = mpsc::sync_channel(WAITING);
         let request = Request {
             digest,

@@ -1,5 +1,5 @@
-//! skopeo, called for one image in one registry: its options, its credentials, and another try
-//! where that may help.
+//! Calls skopeo for one image in one registry, with the options and credentials it needs, and tries
+//! again where that may help.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! What a program reads of some files, seen from outside: skopeo does not tell which layers it
-//! sends. It opens those that the registry lacks, and no others.
+//! Observes from outside which of some files a program reads. skopeo does not report which layers
+//! it sends; but it opens only those that the registry lacks.
 
 use std::collections::{BTreeSet, HashMap};
 use std::mem::MaybeUninit;

@@ -1,4 +1,4 @@
-//! What a person or a script sees.
+//! What a person or a script gets to read: tables, pages, JSON and progress.
 
 mod finalize;
 mod images;

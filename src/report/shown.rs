@@ -1,6 +1,6 @@
-//! What others have named, as a terminal may see it. Names of files, packages and components,
-//! labels and dates of images come from whoever made them: a character that moves the cursor, or
-//! turns the direction of text around, would make a terminal show what is not there.
+//! Escapes text from others for a terminal. Names of files, packages and components, labels and
+//! dates come from whoever made an image: a control character, or one that changes the direction of
+//! text, could make a terminal show something that is not there.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! Images that a backend builds of a Containerfile.
+//! Builds an image from a Containerfile with podman or buildah.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -101,7 +101,7 @@ impl BuildOptions {
 pub fn build(backends: &Backends, options: &BuildOptions) -> Result<String> {
     ensure!(
         options.context.is_dir(),
-        "the context {} is no directory; give the one that holds the Containerfile and what it copies",
+        "the context {} is not a directory; give the one that holds the Containerfile and what it copies",
         options.context
     );
     let file = options.find_file()?;

@@ -1,5 +1,5 @@
-//! Where a root filesystem comes from when it is no directory yet: images and containers of podman
-//! and buildah. What is mounted or started for a job is undone with it.
+//! Finds the root filesystem of an image or a container of podman or buildah. Whatever is mounted
+//! or started for a job is undone with it.
 
 mod backend;
 mod choice;

@@ -1,8 +1,8 @@
-//! Mounts that a backend only counts cannot carry a name, so that each of ours is on record in a
-//! file, from before it is made until after it is undone: what a killed process left is found
-//! there. The backend prints the path of a mount when it has made it, and does so into a file
-//! beside the record: so the mount is known to have been made, or not, whoever of both is killed
-//! when. Where it is not known, the mount is left alone.
+//! Records of mounts. A backend only counts mounts, so ours cannot carry a name; instead a file
+//! records each of them, from before it is made until after it is undone, and what a killed process
+//! left is found there. The backend prints the path of a mount once it is made, into a file beside
+//! the record. So it is known whether the mount was made, whichever of the two processes is killed
+//! when; where it is not known, the mount is left alone.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Images into the storage of podman and buildah.
+//! Puts images into the storage of podman and buildah.
 
 use std::os::unix::fs::symlink;
 

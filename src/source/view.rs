@@ -1,6 +1,5 @@
-//! A root filesystem that can be changed while the one that it shows stays as it is: an overlay
-//! over it, or where none can be mounted a copy, whose files share their blocks where the file
-//! system can do that.
+//! A writable view of a root filesystem that itself stays unchanged: an overlay over it or, where
+//! none can be mounted, a copy whose files share their blocks where the file system supports that.
 
 use std::ffi::CString;
 use std::fs;

@@ -1,6 +1,7 @@
-//! The containers in which a backend builds an image. It removes them when it is done; ended by a
-//! signal, it leaves them mounted, with what runs in them. They cannot be named, so a build of ours
-//! has a host name of its own in its list of hosts, which the backend keeps with each of them.
+//! Working containers, in which a backend runs the steps of a build. The backend removes them when
+//! it is done, but when a signal ends it they stay mounted, with their processes. They cannot be
+//! given a name; so each of our builds adds a unique host name to its list of hosts, which the
+//! backend stores with every working container.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

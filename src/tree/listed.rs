@@ -1,5 +1,5 @@
-//! A tree of what somebody else has read (the layers of an image), by the rules of [`super::scan`]:
-//! so that a rootfs is the same tree, wherever it is read from.
+//! Builds a tree from entries that somebody else lists (the layers of an image), by the same rules
+//! as [`super::scan`], so that a rootfs becomes the same tree wherever it is read from.
 
 use std::collections::HashMap;
 

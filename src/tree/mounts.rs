@@ -1,4 +1,4 @@
-//! What is mounted in the root of the running system, which is not part of it.
+//! Detects mounts in the root of the running system, which are not part of that system.
 
 use camino::Utf8Path;
 use cap_std::fs::Dir;

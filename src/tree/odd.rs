@@ -1,4 +1,4 @@
-//! What is odd in a root filesystem but no fault: it is told, since its maker may not know.
+//! Warnings about a root filesystem: things that are allowed but probably not intended.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -191,7 +191,7 @@ fn pass_on(
         }
     }
     if alters {
-        // In a word that is no name of a field.
+        // In a word that is not a name of a field.
         let at = answer.iter().rposition(|byte| byte.is_ascii_digit())?;
         answer[at] = if answer[at] == b'9' {
             b'8'

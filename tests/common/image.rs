@@ -170,7 +170,7 @@ pub fn apply(image: &Image) -> Nodes {
         let slash = if parent.is_empty() { "" } else { "/" };
         let hidden = name.strip_prefix(".wh.");
         let hidden = hidden.map(|name| format!("{parent}{slash}{name}"));
-        // What is no directory replaces one with all that is in it.
+        // What is not a directory replaces one with all that is in it.
         if let Some(gone) = hidden
             .as_ref()
             .or((!member.kind.is_dir()).then_some(&member.path))

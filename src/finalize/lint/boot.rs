@@ -1,4 +1,4 @@
-//! What a machine needs to boot.
+//! Checks for what a machine needs to boot.
 
 use anyhow::Result;
 

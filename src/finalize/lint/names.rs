@@ -1,4 +1,4 @@
-//! What cannot be in an image, or cannot be used there as it is.
+//! Checks for files that cannot be in an image, or cannot be used there as they are.
 
 use std::os::unix::ffi::OsStrExt;
 

@@ -1,4 +1,4 @@
-//! What belongs to a machine, and what changes with each build.
+//! Checks for state that belongs to a machine, and for files that change with each build.
 
 use anyhow::Result;
 

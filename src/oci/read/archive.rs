@@ -46,7 +46,7 @@ impl Archive {
         let file = match RegularFile::open_named(path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::InvalidInput => bail!(
-                "{path} is no regular file; blobs are read out of order, so store the archive first"
+                "{path} is not a regular file; blobs are read out of order, so store the archive first"
             ),
             Err(e) => return Err(e).with_context(|| format!("opening the archive {path}")),
         };
@@ -63,7 +63,7 @@ impl Archive {
             find_members(&file, len).with_context(|| format!("reading the archive {path}"))?;
         let Some(marker) = members.get(LAYOUT_FILE) else {
             bail!(
-                "{path} is no OCI archive (it has no {LAYOUT_FILE} file); a docker archive becomes one with 'skopeo copy docker-archive:{path} oci-archive:FILE'"
+                "{path} is not an OCI archive (it has no {LAYOUT_FILE} file); a docker archive becomes one with 'skopeo copy docker-archive:{path} oci-archive:FILE'"
             );
         };
         check_version(marker.reader(&file))

@@ -35,7 +35,7 @@ impl Fixed {
         let field = |what: &str, field: &[u8]| {
             number(field).with_context(|| {
                 format!(
-                    "the {what} of the member '{}' is no number: '{}'",
+                    "the {what} of the member '{}' is not a number: '{}'",
                     show(&path),
                     field.escape_ascii()
                 )

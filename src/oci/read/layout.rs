@@ -43,13 +43,13 @@ impl Layout {
             .is_dir();
         ensure!(
             is_dir,
-            "{path} is no directory; if it is an archive, name it as oci-archive:{path}"
+            "{path} is not a directory; if it is an archive, name it as oci-archive:{path}"
         );
         let file = path.join(LAYOUT_FILE);
         let marker = match RegularFile::open(&file) {
             Ok(marker) => marker,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                bail!("{path} is no OCI layout (it has no {LAYOUT_FILE} file)")
+                bail!("{path} is not an OCI layout (it has no {LAYOUT_FILE} file)")
             }
             Err(e) => return Err(e).with_context(|| format!("opening {file}")),
         };

@@ -131,7 +131,7 @@ impl Manifest {
             .find(|layer| !is_layer(&layer.media_type));
         if let Some(other) = other {
             bail!(
-                "the manifest is not of an image but of an artifact: {} has the media type '{}', which is no layer's",
+                "the manifest is not of an image but of an artifact: {} has the media type '{}', which is not that of a layer",
                 other.digest.to_digest(),
                 other.media_type.escape_debug()
             );
@@ -175,13 +175,13 @@ fn check_kind(fields: &Map<String, Value>) -> Result<()> {
     }
     if let Some(kind) = media_type.filter(|kind| !names_image(kind)) {
         bail!(
-            "it has the media type '{}', which is no image manifest's",
+            "it has the media type '{}', which is not an image manifest's",
             kind.escape_debug()
         );
     }
     ensure!(
         version == Some(2),
-        "it is no image manifest: its 'schemaVersion' is not 2"
+        "it is not an image manifest: its 'schemaVersion' is not 2"
     );
     ensure!(
         !fields.contains_key("manifests"),
@@ -278,7 +278,7 @@ mod tests {
             ),
             (
                 with("/mediaType", "text/plain".into()),
-                "'text/plain', which is no image",
+                "'text/plain', which is not an image",
             ),
             (with("/mediaType", 7.into()), "'mediaType' is not a string"),
             (json!({}), "'schemaVersion' is not 2"),
@@ -309,7 +309,7 @@ mod tests {
             ),
             (
                 with("/layers/0/mediaType", "application/vnd.in-toto+json".into()),
-                "'application/vnd.in-toto+json', which is no layer's",
+                "'application/vnd.in-toto+json', which is not that of a layer",
             ),
         ] {
             let error = Manifest::parse(given.to_string().as_bytes()).unwrap_err();

@@ -1,5 +1,5 @@
-//! Taking serialised GVariants apart again. What is not in normal form is refused: every object of
-//! a repository is (libostree checks that as it writes), and anything else is damage.
+//! Parses serialised GVariants. Data that is not in normal form is refused: libostree writes only
+//! normal form and checks for it, so anything else is damage.
 
 /// The shape of one member of a tuple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! What stands for repositories in a program built without libostree: opening one is an error, and
-//! nothing else can come to be called.
+//! Stands in for repositories in a program that was built without libostree: opening one is an
+//! error, and nothing else can ever be called.
 
 use std::convert::Infallible;
 use std::io::Read;

@@ -37,7 +37,7 @@ impl Repository {
         ensure!(
             is_there(&path.join("objects"))? == Some(true)
                 && is_there(&path.join("config"))? == Some(false),
-            "{path} is no OSTree repository (it has no config or no objects); make one with 'ostree init --repo={path} --mode=bare-user'"
+            "{path} is not an OSTree repository (it has no config or no objects); make one with 'ostree init --repo={path} --mode=bare-user'"
         );
         Ok(Self {
             repo: open(path)?,

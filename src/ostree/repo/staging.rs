@@ -1,6 +1,6 @@
-//! The directory in which libostree keeps what a transaction has written: it tells nobody whose it
-//! is, and one that a killed process has left it takes for the next transaction, with all that is
-//! in it.
+//! libostree's staging directory, which keeps what a transaction has written. Nothing in it says
+//! which process owns it, and the next transaction adopts the directory of a killed process with
+//! everything in it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

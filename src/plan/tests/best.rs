@@ -1,4 +1,4 @@
-//! How good plans are, against the best of all and against bins.
+//! How close plans come to the optimum, and how they compare with bin packing.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! How steady plans are without memory.
+//! How stable plans are that follow no earlier one.
 
 use super::*;
 
