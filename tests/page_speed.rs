@@ -78,7 +78,7 @@ fn is_drawn_at_once(browser: &mut Browser, page: &Path) {
     browser.is_quiet();
     println!(
         "{}: {size} bytes, {times:.0?} ms",
-        page.file_name().unwrap().display()
+        page.file_name().unwrap().to_string_lossy()
     );
 }
 
