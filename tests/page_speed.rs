@@ -25,7 +25,8 @@ const LATEST: f64 = 1000.0;
 /// The machine has other work: the best of so many counts.
 const TRIES: usize = 3;
 
-/// A system of many source packages, each with some files; of one in eight the version is `version`.
+/// A system of many source packages, each with some files; of one in eight the version is
+/// `version`.
 fn many(dir: &Path, name: &str, version: &str) -> Rootfs {
     let rootfs = Rootfs::new(dir.join(name));
     let mut owned = Vec::new();

@@ -24,8 +24,8 @@ pub struct ResultArgs {
     #[arg(long, value_name = "FILE")]
     pub digestfile: Option<Utf8PathBuf>,
 
-    /// Write a bill of materials to a file, as spdx (2.3) or cyclonedx (1.5): the one that 'inspect'
-    /// makes. Of an image in a registry it is attached to that, too (an OCI referrer)
+    /// Write a bill of materials to a file, as spdx (2.3) or cyclonedx (1.5): the one that
+    /// 'inspect' makes. Of an image in a registry it is attached to that, too (an OCI referrer)
     #[arg(long, num_args = 2, value_names = ["FORMAT", "FILE"], action = ArgAction::Set)]
     pub sbom: Option<Vec<String>>,
 
