@@ -236,7 +236,7 @@ static_helper() {
         --no-default-features --target "$host"
 }
 
-# The command line of the published ostree-ext: target/interop/release/ostree-ext-cli.
+# The published ostree-ext and composefs: target/interop/release/{ostree-ext-cli,composefs-digest}.
 build_ostree_ext() {
     cargo build --release --locked --manifest-path "$top/tests/interop/Cargo.toml" --target-dir "$target/interop"
 }

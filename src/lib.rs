@@ -5,11 +5,13 @@
 //! is installed) meet in [`component`] (who owns each path); [`plan`] puts components into layers;
 //! [`ostree`] names the commit; [`layers`] writes layers in either format through [`oci`] (bytes on
 //! disk); [`registry`] says where they go. [`pipeline`] joins the steps; [`cli`] and [`report`] are
-//! its face. [`finalize`] makes a system what bootc and OSTree expect.
+//! its face. [`finalize`] makes a system what bootc and OSTree expect; [`composefs`] and [`uki`]
+//! seal an image.
 
 pub mod checksum;
 pub mod cli;
 pub mod component;
+pub mod composefs;
 pub mod dpkg;
 pub mod finalize;
 pub mod layers;
@@ -26,4 +28,5 @@ pub mod remedy;
 pub mod report;
 pub mod source;
 pub mod tree;
+pub mod uki;
 pub mod undo;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Each module of the crate with those it may name. `cli` is the face and may name them all.
-const MAY_USE: [(&str, &[&str]); 19] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("checksum", &[]),
     ("limits", &[]),
     ("parallel", &[]),
@@ -21,7 +21,9 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("plan", &[]),
     ("oci", &["checksum", "limits", "undo"]),
     ("component", &["dpkg", "tree"]),
-    // dracut and initramfs-tools are programs of the system.
+    ("composefs", &["parallel", "progress", "tree"]),
+    // dracut, initramfs-tools and ukify are programs of the system.
+    ("uki", &["process"]),
     ("finalize", &["dpkg", "process", "tree"]),
     (
         "ostree",
@@ -51,6 +53,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
         &[
             "checksum",
             "component",
+            "composefs",
             "dpkg",
             "layers",
             "limits",
@@ -63,6 +66,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
             "remedy",
             "source",
             "tree",
+            "uki",
         ],
     ),
     ("report", &["finalize", "pipeline", "progress"]),

@@ -170,6 +170,16 @@ fn what_json_prints_is_what_the_schemas_say() {
         .link("lib", "usr/lib")
         .settle();
     conforms("finalize", &["finalize", "-q", "--dry-run", system.str()]);
+    for directory in ["boot", "sysroot", "usr/lib/modules/6.12"] {
+        old.dir(directory);
+    }
+    for name in ["vmlinuz", "initramfs.img"] {
+        old.file(&format!("usr/lib/modules/6.12/{name}"), name);
+    }
+    old.settle();
+    let plain = ["build", "-q", "--format", "plain", "--rootfs", old.str()];
+    run(&[&plain[..], &["-o", &b]].concat());
+    conforms("seal", &["seal", "-q", "--dry-run", &b]);
     if has("ostree") && is_root() {
         let repo = repository(dir.path(), "repo", "bare");
         conforms(

@@ -5,7 +5,7 @@
 use clap::Command;
 
 /// The examples of each command: what they do, and the words after the program's name.
-pub const EXAMPLES: [(&str, &[(&str, &str)]); 17] = [
+pub const EXAMPLES: [(&str, &[(&str, &str)]); 18] = [
     (
         "build",
         &[
@@ -174,6 +174,19 @@ pub const EXAMPLES: [(&str, &[(&str, &str)]); 17] = [
         ],
     ),
     (
+        "seal",
+        &[
+            (
+                "Say which files a machine would boot",
+                "seal --dry-run oci:out",
+            ),
+            (
+                "Seal an image in its place, signed for Secure Boot",
+                "seal oci:out --secureboot-key db.key --secureboot-certificate db.crt",
+            ),
+        ],
+    ),
+    (
         "mount",
         &[
             ("Mount an image, and print where", "mount my-os"),
@@ -271,6 +284,7 @@ const HEADINGS: [(&str, &[&str]); 6] = [
             "intervals",
             "base",
             "finalize",
+            "kernel",
         ],
     ),
     (

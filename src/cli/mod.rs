@@ -22,6 +22,7 @@ mod previous;
 mod remedy;
 mod result;
 mod sbom;
+mod seal;
 mod side_file;
 mod source;
 mod transfer;
@@ -62,6 +63,7 @@ enum Command {
     Import(Box<import::ImportArgs>),
     Finalize(Box<finalize::FinalizeArgs>),
     Lint(Box<lint::LintArgs>),
+    Seal(Box<seal::SealArgs>),
     Plan(Box<plan::PlanCommandArgs>),
     Inspect(Box<inspect::InspectArgs>),
     Diff(Box<inspect::DiffArgs>),
@@ -120,6 +122,7 @@ fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Import(args) => job(args.log(), || import::run(args)),
         Command::Finalize(args) => job(args.log(), || finalize::run(args)),
         Command::Lint(args) => job(args.log(), || lint::run(args)),
+        Command::Seal(args) => job(args.log(), || seal::run(args)),
         Command::Plan(args) => job(args.log(), || plan::run(args)),
         Command::Inspect(args) => job(args.log(), || inspect::inspect(args)),
         Command::Diff(args) => job(args.log(), || inspect::diff(args)),

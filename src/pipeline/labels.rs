@@ -18,9 +18,11 @@ pub const COMMIT: &str = "ostree.commit";
 /// The diff id of the last layer that belongs to the commit.
 pub const FINAL_DIFF_ID: &str = "ostree.final-diffid";
 /// Says that an image can be booted by bootc.
-const BOOTC: &str = "containers.bootc";
+pub const BOOTC: &str = "containers.bootc";
 /// The version of what is in an image (image-spec, annotations.md).
-const IMAGE_VERSION: &str = "org.opencontainers.image.version";
+pub const IMAGE_VERSION: &str = "org.opencontainers.image.version";
+/// Where bootc looks for unified kernel images, without a leading slash.
+pub const UNIFIED_KERNELS: &str = "boot/EFI/Linux";
 /// What rpm-ostree copies when it is there: the hash of what a compose was made from.
 const INPUT_HASH: &str = "rpmostree.inputhash";
 
@@ -97,8 +99,8 @@ pub fn of_image(
 
 /// Whether there is a kernel with all that it needs in one file, where bootc looks for it
 /// (bootc-image-layout, "UKI").
-fn has_unified_kernel(tree: &Tree) -> bool {
-    let below = tree.locate("boot/EFI/Linux").into_iter();
+pub fn has_unified_kernel(tree: &Tree) -> bool {
+    let below = tree.locate(UNIFIED_KERNELS).into_iter();
     let mut files = below.flat_map(|id| tree.children(id));
     files.any(|id| tree.name(*id).ends_with(".efi"))
 }

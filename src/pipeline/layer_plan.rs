@@ -59,6 +59,8 @@ pub enum Role {
     Base,
     /// What hides and mends what layers of the base image have.
     Mending,
+    /// The unified kernel image of a sealed image.
+    Kernel,
 }
 
 impl LayerPlan {

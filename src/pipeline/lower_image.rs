@@ -19,7 +19,7 @@ use crate::remedy::{Advised, Remedy};
 /// An image whose layers may stay.
 pub struct LowerImage {
     reference: Reference,
-    image: Image,
+    pub(super) image: Image,
 }
 
 impl fmt::Debug for LowerImage {
@@ -40,10 +40,15 @@ impl LowerImage {
     /// # Errors
     /// When there is none, or it cannot be read.
     pub fn open(reference: &Reference, access: &Access) -> Result<Self> {
-        Ok(Self {
+        Ok(Self::of(reference, Image::open(reference, access)?))
+    }
+
+    /// The image that `reference` names, which is open already.
+    pub(super) fn of(reference: &Reference, image: Image) -> Self {
+        Self {
             reference: reference.clone(),
-            image: Image::open(reference, access)?,
-        })
+            image,
+        }
     }
 
     /// Looks whether it is for the same machine.

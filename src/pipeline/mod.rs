@@ -29,6 +29,8 @@ mod output;
 mod plan_file;
 mod planned;
 mod previous;
+mod seal;
+mod sealed_kernel;
 mod store;
 mod summary;
 mod system;
@@ -65,6 +67,7 @@ pub use options::{CommitOptions, Format, ImageOptions, Parent, Place, RootfsOpti
 pub use plan_file::PlanFile;
 use planned::Planned;
 pub use previous::Previous;
+pub use seal::{KernelFile, SealOptions, Sealed, seal};
 pub use store::{Committed, StoreOptions};
 pub use summary::{Built, ContentMetadata, LayerSummary};
 use system::{Packages, System};

@@ -7,6 +7,7 @@ mod progress;
 mod release_notes;
 mod sbom;
 mod schema;
+mod seal;
 mod shown;
 mod summary;
 mod transfer;
@@ -18,6 +19,7 @@ pub use progress::{ProgressMode, TerminalProgress, remove_bars};
 pub use release_notes::release_notes;
 pub use sbom::{cyclonedx, spdx};
 pub use schema::{schema, schemas};
+pub use seal::sealed_lines;
 pub use shown::{ShownStderr, shown, shown_lines};
 pub use summary::{
     committed_line, comparison, human_size, imported_line, layer_table, summary_line,

@@ -3,7 +3,7 @@
 
 /// The schemas by name: the command, or `build` for every command that makes an image; and
 /// `plan-file`.
-const SCHEMAS: [(&str, &str); 12] = [
+const SCHEMAS: [(&str, &str); 13] = [
     (
         "build",
         include_str!("../../contrib/docs/schema/build.json"),
@@ -37,6 +37,7 @@ const SCHEMAS: [(&str, &str); 12] = [
     ),
     ("pull", include_str!("../../contrib/docs/schema/pull.json")),
     ("push", include_str!("../../contrib/docs/schema/push.json")),
+    ("seal", include_str!("../../contrib/docs/schema/seal.json")),
 ];
 
 /// The schema of that name.
