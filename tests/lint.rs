@@ -60,6 +60,8 @@ fn lint_finds_what_finalize_mends() {
     // Its initramfs is made by a program of the system.
     assert_eq!(lint(&rootfs, 3, &[]), ["initramfs", "boot-files"]);
     fs::remove_file(rootfs.at("boot/initrd.img-6.1.0-1-amd64")).unwrap();
+    // As a sealed image has it.
+    rootfs.file("boot/EFI/Linux/6.1.0-1-amd64.efi", "unified kernel");
     assert_eq!(
         lint(&rootfs, 0, &["--skip", "initramfs", "--fatal-warnings"]),
         [""; 0]

@@ -140,7 +140,11 @@ pub fn boot_files(system: &System<'_>) -> Result<Vec<String>> {
     }
     let files = system.root.below("boot")?.into_iter();
     let files = files.filter(|(_, kind)| *kind != Kind::Directory);
-    Ok(files.map(|(path, _)| format!("/{path}")).collect())
+    let files = files.map(|(path, _)| format!("/{path}"));
+    // A kernel that 'seal' has made belongs there: bootc copies it to the partition.
+    Ok(files
+        .filter(|path| !path.starts_with("/boot/EFI/Linux/"))
+        .collect())
 }
 
 pub fn podman(system: &System<'_>) -> Result<Vec<String>> {
