@@ -232,6 +232,12 @@ fn before(page: &str) -> &'static str {
     const REPOSITORY: &str = "
         ostree init --repo=repo --mode=archive
         apt-ostree-helper commit -q --repo repo -b debian/13 --rootfs rootfs";
+    const SCRIPTS: &str = "
+        build one -o oci:old
+        build two -o oci:new
+        if [ -n \"${AOH_BOOK_PODMAN:-}\" ]; then
+            apt-ostree-helper build -q --from my-os -o oci:out:latest >/dev/null
+        fi";
     const README: &str = "
         ostree init --repo=repo --mode=archive
         build one -o oci:old
@@ -270,7 +276,8 @@ fn before(page: &str) -> &'static str {
         done";
     match page {
         "finalize" => DRACUT,
-        "updates" | "scripts" => OLD_AND_NEW,
+        "updates" => OLD_AND_NEW,
+        "scripts" => SCRIPTS,
         "README" => README,
         "migrating" => REPOSITORY,
         "layers" => MONTHS,

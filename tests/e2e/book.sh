@@ -27,3 +27,4 @@ helper_image
 nested_network
 AOH_BOOK_PODMAN=1 cargo test --locked --manifest-path "$top/Cargo.toml" --test book_runs \
     the_commands_of_the_book_that_want_podman_work -- --nocapture
+podman rm -f NAME >/dev/null
