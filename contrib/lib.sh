@@ -233,7 +233,7 @@ static_helper() {
     # shellcheck disable=SC2034 # for the caller
     static=$target/$host/debug/apt-ostree-helper
     CARGO_PROFILE_DEV_DEBUG=none RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --manifest-path "$top/Cargo.toml" \
-        --no-default-features --target "$host"
+        --no-default-features --features cli --target "$host"
 }
 
 # The published ostree-ext and composefs: target/interop/release/{ostree-ext-cli,composefs-digest}.

@@ -11,10 +11,11 @@ use std::path::Path;
 use common::{run, scratch};
 
 /// Options of other programs in the texts: podman, buildah, apt-get, cargo.
-const OTHERS: [&str; 28] = [
+const OTHERS: [&str; 29] = [
     "--build-arg",
     "--cache",
     "--config",
+    "--features",
     "--from",
     "--ignorefile",
     "--isolation",
