@@ -117,7 +117,7 @@ mod tests {
         let digest = checksum.to_digest();
         assert_eq!(Checksum::from_digest(&digest).unwrap(), checksum);
         for (bad, why) in [
-            (hex.clone(), "no digest"),
+            (hex.clone(), "not a digest"),
             (format!("sha512:{hex}{hex}"), "is not of SHA-256"),
             (format!("sha256:{}", hex.to_uppercase()), "64 lower-case"),
             (format!("sha256:{}", &hex[1..]), "64 lower-case"),

@@ -239,7 +239,10 @@ fn what_cannot_be_a_base_is_refused() {
         said
     };
     for (options, why) in [
-        (&["--base", &at("plain")][..], "is no encapsulated commit"),
+        (
+            &["--base", &at("plain")][..],
+            "is not an encapsulated commit",
+        ),
         (&["--base", &at("one")], "only one layer"),
         (&["--base", &at("arm")], "is for arm64"),
         (&["--base", &at("none")], "is not there"),
@@ -252,7 +255,7 @@ fn what_cannot_be_a_base_is_refused() {
                 "--max-layers",
                 "2",
             ],
-            "--max-layers allows 2",
+            "only 2 are allowed; allow more with --max-layers",
         ),
     ] {
         let said = refused(1, options);

@@ -203,7 +203,7 @@ fn a_destination_that_is_no_layout_is_left_alone() {
     fs::write(out.join("precious"), "x").unwrap();
     let output = format!("oci:{}", out.display());
     let messages = fail(1, &["build", "--rootfs", rootfs.str(), "-o", &output]);
-    assert!(messages.contains("no OCI layout"), "{messages}");
+    assert!(messages.contains("not an OCI layout"), "{messages}");
     assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
     let file = format!("oci:{}", out.join("precious").display());
     let messages = fail(1, &["build", "--rootfs", rootfs.str(), "-o", &file]);

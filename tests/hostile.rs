@@ -92,7 +92,7 @@ fn an_archive_that_is_a_fifo() {
     for arguments in [&["inspect", &source][..], &["diff", &source, &source]] {
         let said = fail(1, arguments);
         assert!(
-            said.contains(&fifo) && said.contains("no regular file"),
+            said.contains(&fifo) && said.contains("not a regular file"),
             "{said}"
         );
     }

@@ -325,7 +325,7 @@ fn another_image_is_no_error_and_a_damaged_plan_is_one() {
     let plan = dir.path().join("plan.json");
     let plan = plan.to_str().unwrap();
     for (text, why) in [
-        ("{", "no plan"),
+        ("{", "not a plan"),
         (r#"{"version": 9, "layers": []}"#, "version 9"),
     ] {
         fs::write(plan, text).unwrap();

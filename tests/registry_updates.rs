@@ -83,7 +83,7 @@ fn a_previous_image_that_cannot_be_followed_is_told_apart_from_a_registry_that_c
         (&foreign, "arm64"),
         (&plain, "not chunked"),
         ("oci:/no/such/layout", "No such file or directory"),
-        (&empty, "no OCI layout yet"),
+        (&empty, "not an OCI layout yet"),
     ] {
         let arguments = [&base[..], &["--previous", previous]].concat();
         let output = helper().args(&arguments).output().unwrap();

@@ -199,7 +199,11 @@ fn what_cannot_be_meant_is_refused() {
     );
     refused(2, at(&repo, &["-b", "b", "--parent", "abc"]), "64 digits");
     refused(1, at("/no/such/repo", &["-b", "b"]), "/no/such/repo");
-    refused(1, at(rootfs.str(), &["-b", "b"]), "no OSTree repository");
+    refused(
+        1,
+        at(rootfs.str(), &["-b", "b"]),
+        "not an OSTree repository",
+    );
     refused(
         1,
         at(&repo, &["-b", "b", "--sign-commit", "ed25519=/no/key"]),

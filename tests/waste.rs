@@ -217,7 +217,7 @@ fn what_cannot_be_followed_is_no_failure() {
     for (previous, format, why) in [
         ("none", "ostree", "no previous image is followed"),
         ("arm", "ostree", "is for arm64"),
-        ("plain", "ostree", "is no encapsulated commit"),
+        ("plain", "ostree", "is not an encapsulated commit"),
         ("ostree", "plain", "it is an encapsulated commit"),
     ] {
         let said = say(previous, format);

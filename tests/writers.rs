@@ -255,7 +255,7 @@ fn read_beside(layout: &Path, pause: &AtomicBool, has_ended: &AtomicBool) {
         // A layout that is new lacks what nobody has written yet.
         let is_early = [
             "is not there",
-            "no OCI layout",
+            "not an OCI layout",
             "there is no image",
             "one must be named",
         ];

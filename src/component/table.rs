@@ -272,7 +272,7 @@ mod tests {
                 "unknown field `x`",
             ),
             ("{\"path\": \"a\", \"component\": \" \"}", "name is empty"),
-            ("{", "no JSON"),
+            ("{", "not JSON"),
         ] {
             let error = ComponentTable::parse(&format!("# c\n{line}\n"), "FILE").unwrap_err();
             let error = format!("{error:#}");

@@ -231,7 +231,7 @@ fn look(path: &Utf8Path) -> Result<Found> {
             return Ok(Found::Empty);
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => bail!(
-            "the output {path} is a directory but no OCI layout (it has no {INDEX} file); it is left as it is: choose another path, or remove it"
+            "the output {path} is a directory, but not an OCI layout (it has no {INDEX} file); it is left as it is: choose another path, or remove it"
         ),
         Err(e) => return Err(e).with_context(|| format!("looking at {}", path.join(INDEX))),
     }

@@ -147,8 +147,8 @@ mod tests {
         for (name, why) in [
             ("link", "symbolic link"),
             ("zero", "symbolic link"),
-            ("fifo", "no regular file"),
-            (".", "no regular file"),
+            ("fifo", "not a regular file"),
+            (".", "not a regular file"),
         ] {
             let error = RegularFile::open(&path(name)).unwrap_err().to_string();
             assert!(error.contains(why), "{name}: {error}");

@@ -220,7 +220,7 @@ impl Previous {
             .with_context(|| format!("reading the manifest of the previous build, {file}"))?;
         let plan = of_annotations(&manifest);
         if plan.is_none() {
-            tracing::warn!("{file} tells of no plan: its layers name no components");
+            tracing::warn!("{file} has no plan: its layers name no components");
         }
         Ok(plan.map(|plan| Self {
             plan,

@@ -245,7 +245,7 @@ mod tests {
         };
         let layout = with(&[("oci-layout", MARKER), ("x", &[1; 9000])]);
         for (bytes, why) in [
-            (vec![], "no OCI archive"),
+            (vec![], "not an OCI archive"),
             (
                 with(&[("manifest.json", b"[]")]),
                 "skopeo copy docker-archive",

@@ -159,7 +159,7 @@ fn missing_and_damaged_blobs_are_named() {
         .err()
         .unwrap();
     assert!(
-        format!("{error:#}").contains("no regular file"),
+        format!("{error:#}").contains("not a regular file"),
         "{error:#}"
     );
 
@@ -213,7 +213,7 @@ fn what_is_no_layout_is_refused() {
     refused("name it as oci-archive:");
     fs::remove_file(dir.join("l")).unwrap();
     fs::create_dir(dir.join("l")).unwrap();
-    refused("no OCI layout");
+    refused("not an OCI layout");
     for (marker, why) in [
         ("", "not valid JSON"),
         ("{}", "no 'imageLayoutVersion'"),
