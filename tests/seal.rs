@@ -303,7 +303,7 @@ fn what_cannot_be_sealed_stays_as_it_was() {
     build(&["--prune", "/sysroot"]);
     refused("no directory /sysroot, which bootc asks for");
     build(&["--format", "ostree"]);
-    refused("build it with --format plain");
+    refused("the plain format");
 
     case.rootfs.file("boot/EFI/Linux/mine.efi", "mine").settle();
     build(&[]);

@@ -345,7 +345,7 @@ fn layers_that_stay(image: &LowerImage) -> Result<Vec<PlannedLayer>> {
     let image = &image.image;
     ensure!(
         !image.config.labels.contains_key(COMMIT),
-        "it carries an OSTree commit, which bootc's composefs backend does not read; build it with --format plain"
+        "it carries an OSTree commit, which bootc's composefs backend does not read; build it as an ordinary image (the plain format)"
     );
     let mut layers = told_layers(image);
     if layers.last().and_then(|layer| layer.role) == Some(Role::Kernel) {
