@@ -214,6 +214,9 @@ fn an_archive_is_not_written_to_a_terminal() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("an archive is not for a terminal"), "{said}");
+    assert!(
+        said.contains("an archive cannot go to a terminal"),
+        "{said}"
+    );
     assert_eq!(output.status.code(), Some(2));
 }

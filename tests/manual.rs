@@ -11,7 +11,7 @@ use std::path::Path;
 use common::{run, scratch};
 
 /// Options of other programs in the texts: podman, buildah, apt-get, cargo.
-const OTHERS: [&str; 29] = [
+const OTHERS: [&str; 30] = [
     "--build-arg",
     "--cache",
     "--config",
@@ -33,6 +33,7 @@ const OTHERS: [&str; 29] = [
     "--offline",
     "--preserve-digests",
     "--release",
+    "--secret",
     "--skip-unused-stages",
     "--target",
     "--versioned-dirs",
@@ -58,7 +59,7 @@ fn options(text: &str) -> BTreeSet<String> {
 }
 
 /// Every command that writes something.
-const COMMANDS: [&[&str]; 17] = [
+const COMMANDS: [&[&str]; 18] = [
     &["build"],
     &["finalize"],
     &["commit"],
@@ -73,6 +74,7 @@ const COMMANDS: [&[&str]; 17] = [
     &["diff"],
     &["push"],
     &["pull"],
+    &["seal"],
     &["index"],
     &["mount"],
     &["umount"],

@@ -217,5 +217,8 @@ fn an_archive_is_not_written_to_a_terminal() {
     let status = on_terminal(dir.path(), &arguments).status().unwrap();
     assert_eq!(status.code(), Some(2));
     let seen = seen(dir.path());
-    assert!(seen.contains("an archive is not for a terminal"), "{seen}");
+    assert!(
+        seen.contains("an archive cannot go to a terminal"),
+        "{seen}"
+    );
 }

@@ -140,8 +140,10 @@ fn the_kernel_names_the_files_and_the_layers_stay() {
     let layer = image.layers.last().unwrap();
     let names: Vec<&str> = layer.iter().map(|member| member.path.as_str()).collect();
     let uki = format!("boot/EFI/Linux/{K}.efi");
-    assert_eq!(names, ["boot/EFI", "boot/EFI/Linux", &uki]);
-    let content = String::from_utf8(layer[2].content.clone()).unwrap();
+    assert_eq!(names, ["boot", "boot/EFI", "boot/EFI/Linux", &uki]);
+    // The digest is also of the metadata of /boot, which the layer must not change.
+    assert_eq!(case.composefs("sealed"), composefs);
+    let content = String::from_utf8(layer[3].content.clone()).unwrap();
     let (files, told) = content.rsplit_once("\n build").unwrap();
     assert_eq!(files, "KERNEL\nINITRAMFS\nID=debian\nVERSION_ID=13");
     assert!(
@@ -239,7 +241,7 @@ fn the_kernel_may_be_elsewhere() {
     let line = sealed["command_line"].as_str().unwrap();
     assert!(line.contains(" composefs=?"), "{line}");
     let layers = read_image(&case.layout("img")).layers;
-    let content = &layers.last().unwrap()[2].content;
+    let content = &layers.last().unwrap()[3].content;
     let told = String::from_utf8_lossy(content);
     let words =
         format!(" --secureboot-private-key={key} --secureboot-certificate={certificate} at");

@@ -273,7 +273,21 @@ impl<'a> Sealing<'a> {
             gid: 0,
             mtime: 0,
         };
-        for (at, _) in path.match_indices('/').skip(1) {
+        for (at, _) in path.match_indices('/') {
+            // /boot itself stays as it is: the digest is of its metadata, too.
+            if let Some(known) = self.tree.locate(&path[..at]) {
+                let entry = self.tree.entry(known);
+                let directory = Member {
+                    path: &path[..at],
+                    kind: MemberKind::Directory,
+                    permissions: entry.permissions(),
+                    uid: entry.uid,
+                    gid: entry.gid,
+                    mtime: u64::try_from(entry.mtime).unwrap_or_default(),
+                };
+                tar.append(&directory, &self.tree.content_xattrs(known))?;
+                continue;
+            }
             let directory = Member {
                 path: &path[..at],
                 kind: MemberKind::Directory,
