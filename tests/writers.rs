@@ -154,8 +154,6 @@ fn writers_side_by_side_lose_nothing() {
                 while pause.load(Ordering::SeqCst) && !has_ended.load(Ordering::SeqCst) {
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                // A lock of a killed process may last a moment longer than the process.
-                std::thread::sleep(Duration::from_millis(200));
                 let last = build(&rootfs, &layout, "last", &round.to_string());
                 finish({ last }.spawn().unwrap());
                 check_nothing_else(&layout);

@@ -16,7 +16,9 @@ use super::layout::{
 };
 use super::lock::{LayoutLock, removing};
 use super::reach::{UNKNOWN_AFTER, reachable, remove_unreachable};
-use super::stage::{BLOBS, JOURNAL, Stage, lock_abandoned, named_as_stages, rename, write_synced};
+use super::stage::{
+    BLOBS, JOURNAL, Stage, UNNAMED, lock_abandoned, named_as_stages, rename, write_synced,
+};
 use crate::undo::remove_tree;
 
 /// A change under way.
@@ -103,8 +105,14 @@ impl<'a> Change<'a> {
             journal += name;
         }
         journal.push('\n');
-        let path = self.stage.path().join(JOURNAL);
-        fs::write(&path, journal).with_context(|| format!("writing {path}"))
+        // It gets its name when it is whole: half a journal would be one of an unknown layout, which
+        // nobody takes up, and the stage of a killed process would stay.
+        let (made, path) = (
+            self.stage.path().join(UNNAMED),
+            self.stage.path().join(JOURNAL),
+        );
+        fs::write(&made, journal).with_context(|| format!("writing {made}"))?;
+        fs::rename(&made, &path).with_context(|| format!("renaming {made} to {path}"))
     }
 
     /// Puts an index in the place of another, in one step.

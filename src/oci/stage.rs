@@ -26,8 +26,8 @@ pub(super) const STAGE_PREFIX: &str = ".apt-ostree-helper-";
 const RANDOM_LETTERS: usize = 6;
 /// The file by which a directory is known as a stage, and its user as alive.
 const OWNER: &str = "owner";
-/// The same before it is locked.
-const UNNAMED: &str = "new";
+/// The name of that file, and of a journal, before it is whole.
+pub(super) const UNNAMED: &str = "new";
 const OWNER_TEXT: &str =
     "A temporary directory of apt-ostree-helper. The next job that writes here removes it.\n";
 /// What may become a layout as a whole.
