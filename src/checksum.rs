@@ -83,11 +83,16 @@ impl Checksum {
 
 impl fmt::Display for Checksum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.0 {
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
+        hexadecimal(&self.0, f)
     }
+}
+
+/// Writes bytes as lower-case hexadecimal digits.
+///
+/// # Errors
+/// When `out` fails.
+pub fn hexadecimal(bytes: &[u8], out: &mut impl fmt::Write) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
 }
 
 impl fmt::Debug for Checksum {

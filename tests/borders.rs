@@ -21,7 +21,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     ("plan", &[]),
     ("oci", &["checksum", "limits", "undo"]),
     ("component", &["dpkg", "tree"]),
-    ("composefs", &["parallel", "progress", "tree"]),
+    ("composefs", &["checksum", "parallel", "progress", "tree"]),
     // dracut, initramfs-tools and ukify are programs of the system.
     ("uki", &["process"]),
     ("finalize", &["dpkg", "process", "tree"]),

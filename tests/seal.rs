@@ -179,6 +179,13 @@ fn a_sealed_image_is_sealed_again_and_followed() {
     let layers = built["layers"].as_array().unwrap();
     let made = layers.iter().filter(|layer| layer["taken_over"] == false);
     assert_eq!((layers.len(), made.count()), (before.len(), 1), "{built}");
+
+    // The file of the kernel is for one image only, however much waste the next one may have.
+    let output = case.oci("wasteful");
+    let more = [&more[..], &["--max-waste", "90%"]].concat();
+    let built = build_json(&case.rootfs, &output, &more);
+    assert!(!built["layers"].to_string().contains("boot/uki"), "{built}");
+    case.seal(&[&output]);
 }
 
 /// It is that of the files: not of how they are in layers, nor of what is in `/boot`.

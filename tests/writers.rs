@@ -116,6 +116,38 @@ const ROUNDS: usize = 50;
 /// What the writers write to; two without a tag.
 const TAGS: [&str; WRITERS] = ["a", "b", "c", "d", "e", "f", "", ""];
 
+/// A process that was killed while it wrote its journal left half of one, of a layout that nobody
+/// knows, and its stage stayed.
+#[test]
+fn a_kill_at_any_write_leaves_nothing() {
+    if !has("strace") {
+        return;
+    }
+    let dir = scratch();
+    let rootfs = three_packages(dir.path(), "rootfs", "1", "note");
+    let layout = dir.path().join("place/layout");
+    fs::create_dir(dir.path().join("place")).unwrap();
+    finish(build(&rootfs, &layout, "tag", "0").spawn().unwrap());
+    let mut killed = 0;
+    for at in 1.. {
+        let label = at.to_string();
+        let writer = build(&rootfs, &layout, "tag", &label);
+        let mut traced = Command::new("strace");
+        let inject = format!("inject=write:signal=SIGKILL:when={at}");
+        traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=write"]);
+        traced.args(["-e", &inject]).arg(writer.get_program());
+        let output = traced.args(writer.get_args()).output().unwrap();
+        let last = build(&rootfs, &layout, "last", &label);
+        finish({ last }.spawn().unwrap());
+        check_nothing_else(&layout);
+        if output.status.success() {
+            break;
+        }
+        killed += 1;
+    }
+    assert!(killed > 10, "{killed}");
+}
+
 /// Eight writers, tags and none mixed, one of them killed at a random moment of each round, and a
 /// reader beside them: 8 of 8 rounds of four lost tags, into a new layout three of four failed, and
 /// untagged ones left an index that named what was not there.

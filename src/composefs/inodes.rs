@@ -6,11 +6,12 @@ use std::collections::{HashMap, VecDeque};
 
 use anyhow::{Context, Result};
 
+use super::Stored;
 use super::directory::{Directory, DirectoryEntry};
 use super::verity::{ALGORITHM, DIGEST, Digest};
 use super::view::{Stat, View};
 use super::xattrs::{Xattr, Xattrs, share};
-use super::{Stored, hexadecimal};
+use crate::checksum::hexadecimal;
 use crate::tree::{EntryId, Kind};
 
 /// The kinds of inodes, as an entry of a directory tells them (`EROFS_FT_*`).
@@ -251,7 +252,9 @@ fn refer(xattrs: &mut Xattrs, digest: &Digest) {
     let mut metacopy = vec![0, (4 + DIGEST) as u8, 0, ALGORITHM];
     metacopy.extend_from_slice(digest);
     xattrs.add(b"trusted.overlay.metacopy", metacopy);
-    let name = hexadecimal(digest);
+    let mut name = String::new();
+    // Writing to a string cannot fail.
+    let _ = hexadecimal(digest, &mut name);
     let redirect = format!("/{}/{}", &name[..2], &name[2..]);
     xattrs.add(b"trusted.overlay.redirect", redirect.into_bytes());
 }

@@ -24,6 +24,7 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::checksum::hexadecimal;
 use crate::parallel;
 use crate::progress::Progress;
 use crate::tree::{Contents, EntryId, Tree};
@@ -43,7 +44,7 @@ pub struct ImageId(Digest);
 
 impl fmt::Display for ImageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hexadecimal(&self.0))
+        hexadecimal(&self.0, f)
     }
 }
 
@@ -126,13 +127,4 @@ fn store(tree: &Tree, contents: &dyn Contents, id: EntryId, buffer: &mut [u8]) -
             got => hasher.update(&buffer[..got]),
         }
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    use fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -83,6 +83,11 @@ struct Below<'a> {
     layers: Vec<&'a LayerMembers<LowerFile>>,
 }
 
+/// Bytes that content takes in an archive.
+fn padded(size: u64) -> u64 {
+    size.div_ceil(HEADER).saturating_mul(HEADER)
+}
+
 /// What a tree is compared by.
 pub struct Compared<'a> {
     /// The tree.
@@ -108,8 +113,8 @@ impl LowerLayers {
 
     /// Finds what has to be put over the layers that `is_kept` names, to make `compared` of them,
     /// and how much of each is of use then, in bytes of its members, headers and padding counted.
-    /// Of no use are files and links that the tree does not have, or has otherwise; directories and
-    /// whiteouts are of use.
+    /// Of no use are files and links that the tree does not have, or has otherwise. Directories
+    /// with something in them, whiteouts and the attributes of objects count for nothing.
     ///
     /// # Errors
     /// When a layer cannot be applied: its place is told.
@@ -202,15 +207,18 @@ impl Below<'_> {
         let usage = layers.map(|(at, members)| {
             let mut usage = Usage::default();
             for (path, member) in members.iter() {
-                let content = match member {
-                    LayerMember::File(metadata, _) => {
-                        metadata.size.div_ceil(HEADER).saturating_mul(HEADER)
-                    }
-                    _ => 0,
+                let is_live = match member {
+                    LayerMember::Directory(_) => self.is_empty_directory(tree, overlay, path),
+                    _ => self.is_live(path, member, at + 1, &live),
                 };
-                let sum = match self.is_live(path, member, at + 1, &live) {
-                    true => &mut usage.live,
-                    false => &mut usage.dead,
+                let sum = match is_live {
+                    Some(true) => &mut usage.live,
+                    Some(false) => &mut usage.dead,
+                    None => continue,
+                };
+                let content = match member {
+                    LayerMember::File(metadata, _) => padded(metadata.size),
+                    _ => 0,
                 };
                 *sum = sum.saturating_add(HEADER).saturating_add(content);
             }
@@ -219,35 +227,36 @@ impl Below<'_> {
         usage.collect()
     }
 
+    /// A directory with something in it comes with that, whatever layer names it. An empty one is
+    /// of use where the layers have it as it is.
+    fn is_empty_directory(&self, tree: &Tree, overlay: &Overlay, path: &str) -> Option<bool> {
+        let id = tree.locate(path)?;
+        (overlay.is_below(id) && tree.children(id).is_empty()).then_some(true)
+    }
+
     /// Whether a member of the layer with this number, from 1, is of use where the files with the
-    /// numbers in `live` are.
+    /// numbers in `live` are; none for what only goes with others.
     fn is_live(
         &self,
         path: &str,
         member: &LayerMember<LowerFile>,
         layer: usize,
         live: &HashSet<u64>,
-    ) -> bool {
-        match member {
-            LayerMember::File(_, kept) => {
-                let is_object = path.strip_prefix(OBJECTS);
-                let is_content = is_object.is_none_or(|object| object.ends_with(".file"));
-                !is_content || live.contains(&kept.number)
-            }
-            LayerMember::Symlink(..) | LayerMember::HardLink(_) => {
-                if path.starts_with(OBJECTS) {
-                    return true;
-                }
+    ) -> Option<bool> {
+        let object = path.strip_prefix(OBJECTS);
+        match (member, object) {
+            (LayerMember::File(_, kept), None) => Some(live.contains(&kept.number)),
+            (LayerMember::File(_, kept), Some(object)) => object
+                .ends_with(".file")
+                .then(|| live.contains(&kept.number)),
+            (LayerMember::Symlink(..) | LayerMember::HardLink(_), None) => {
                 let node = self.merged.find(path);
                 let here = node.filter(|node| node.layer as usize == layer);
-                here.and_then(|node| node.kept)
-                    .is_some_and(|kept| live.contains(&kept.number))
+                let kept = here.and_then(|node| node.kept);
+                Some(kept.is_some_and(|kept| live.contains(&kept.number)))
             }
-            LayerMember::Special(_) => false,
-            LayerMember::Directory(_)
-            | LayerMember::Whiteout
-            | LayerMember::Opaque
-            | LayerMember::Nothing => true,
+            (LayerMember::Special(_), _) => Some(false),
+            _ => None,
         }
     }
 
@@ -350,7 +359,7 @@ impl Overlay {
                 }
         };
         let size = |id: EntryId| match tree.entry(id).kind {
-            Kind::Regular => (tree.entry(id).size.div_ceil(HEADER)).saturating_mul(HEADER),
+            Kind::Regular => padded(tree.entry(id).size),
             Kind::Directory | Kind::Symlink => 0,
         };
         let sizes = tree.ids().filter(is_missing).map(size);

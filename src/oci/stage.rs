@@ -129,6 +129,18 @@ impl Stage {
         Ok(())
     }
 
+    /// Removes a blob, if it is there.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove_blob(&self, digest: Checksum) -> Result<()> {
+        let path = self.blob_path(digest);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.with_context(|| format!("removing {path}")),
+        }
+    }
+
     /// Where a blob lies.
     pub fn blob_path(&self, digest: Checksum) -> Utf8PathBuf {
         self.layout().join(BLOBS).join(digest.to_string())

@@ -51,8 +51,13 @@ pub struct KeptLayer {
     pub layer: Layer,
     /// What is told of it.
     pub planned: PlannedLayer,
+}
+
+impl KeptLayer {
     /// Whether it is one of a base image.
-    pub is_base: bool,
+    pub fn is_base(&self) -> bool {
+        self.planned.role == Some(Role::Base)
+    }
 }
 
 impl Below {
@@ -72,16 +77,15 @@ impl Below {
         let Some(lower) = &options.lower else {
             return Ok(None);
         };
-        let platform = write::platform(options, packages)?;
         match lower {
             Lower::Base(image) => {
                 let read = || {
-                    image.check_platform(&platform)?;
+                    image.check_platform(&write::platform(options, packages)?)?;
                     Read::of(image, options, stage, "reading the base image", progress)
                 };
                 let read = read()
                     .with_context(|| format!("keeping the layers of the base image {image}"))?;
-                read.below(system, packages, options, None).map(Some)
+                read.below(system, packages, None).map(Some)
             }
             Lower::Previous { image, max_waste } => {
                 if let Some(why) = unfit(image, options)? {
@@ -94,7 +98,7 @@ impl Below {
                 let what = "reading the previous image";
                 let read = Read::of(image, options, stage, what, progress)
                     .with_context(|| format!("keeping layers of the previous image {image}"))?;
-                let below = read.below(system, packages, options, Some((*max_waste, stage)))?;
+                let below = read.below(system, packages, Some(*max_waste))?;
                 Ok((!below.kept.is_empty()).then_some(below))
             }
         }
@@ -102,7 +106,7 @@ impl Below {
 
     /// The components of the layers that stay, where an earlier plan made them.
     pub fn components(&self) -> Vec<Vec<String>> {
-        let planned = self.kept.iter().filter(|layer| !layer.is_base);
+        let planned = self.kept.iter().filter(|layer| !layer.is_base());
         let layers = planned.map(|layer| layer.planned.components.clone());
         layers.collect()
     }
@@ -125,6 +129,9 @@ fn unfit(image: &LowerImage, options: &ImageOptions) -> Result<Option<Error>> {
 /// Layers that were read.
 struct Read<'a> {
     image: &'a LowerImage,
+    options: &'a ImageOptions,
+    /// Where their blobs were brought to, if they were.
+    stage: Option<&'a Stage>,
     /// Their places in the image, what it tells of them, and how large they are uncompressed.
     layers: Vec<(usize, PlannedLayer, u64)>,
     lower: LowerLayers,
@@ -133,8 +140,8 @@ struct Read<'a> {
 impl<'a> Read<'a> {
     fn of(
         image: &'a LowerImage,
-        options: &ImageOptions,
-        stage: Option<&Stage>,
+        options: &'a ImageOptions,
+        stage: Option<&'a Stage>,
         what: &'static str,
         progress: &dyn Progress,
     ) -> Result<Self> {
@@ -163,21 +170,21 @@ impl<'a> Read<'a> {
         progress.end();
         Ok(Self {
             image,
+            options,
+            stage,
             layers,
             lower,
         })
     }
 
-    /// Chooses, where there is a choice: with the share that may be of no use, and where the blobs
-    /// of the others are to be removed.
+    /// Compares, and chooses where so much may be of no use.
     fn below(
         mut self,
         system: &System,
         packages: &Packages,
-        options: &ImageOptions,
-        choice: Option<(f64, Option<&Stage>)>,
+        max_waste: Option<f64>,
     ) -> Result<Below> {
-        let tree = &system.tree;
+        let (tree, options) = (&system.tree, self.options);
         let times = Times::new(tree, &packages.ownership, options.times, system.timestamp());
         let compared = Compared {
             tree,
@@ -187,15 +194,14 @@ impl<'a> Read<'a> {
         };
         let (mut overlay, mut usage) = self.lower.overlay(&compared, |_| true)?;
         let mut for_new = None;
-        if let Some((max_waste, stage)) = choice {
+        if let Some(max_waste) = max_waste {
             let written = overlay.missing(tree, compared.sharing);
-            let is_mended = overlay.needs_mending();
-            let kept = self.choose(&usage, written, is_mended, max_waste, options);
+            let has_changed = written > 0 || overlay.needs_mending();
+            let kept = self.choose(&usage, written, has_changed, max_waste);
             if kept.stays.contains(&false) {
                 (overlay, usage) = self.lower.overlay(&compared, |at| kept.stays[at])?;
             }
-            let stage = stage.filter(|_| !self.image.is_at(&options.destination));
-            self.drop_others(&kept.stays, stage)?;
+            self.drop_others(&kept.stays)?;
             for_new = Some(kept.for_new);
         }
         let below = tree.ids().filter(|id| overlay.is_below(*id)).count();
@@ -206,10 +212,22 @@ impl<'a> Read<'a> {
             tree.len(),
             overlay.hidden()
         );
-        let is_base = choice.is_none();
         let kept = self.layers.into_iter().zip(usage);
         let kept = kept.map(|((at, planned, size), usage)| {
-            kept_layer(self.image, at, planned, size, usage, is_base)
+            let planned = PlannedLayer {
+                diff_id: Some(self.image.diff_id(at)),
+                uncompressed_size: Some(size),
+                ..planned
+            };
+            let (planned, comment) = match max_waste {
+                None => (of_base(planned), "layer of the base image".to_owned()),
+                Some(_) => {
+                    let comment = planned.components.join(",");
+                    (of_earlier(planned, usage), comment)
+                }
+            };
+            let layer = self.image.layer(at, size, comment)?;
+            Ok(KeptLayer { layer, planned })
         });
         Ok(Below {
             kept: kept.collect::<Result<_>>()?,
@@ -218,38 +236,33 @@ impl<'a> Read<'a> {
         })
     }
 
-    /// Which layers of an earlier image stay, when so many bytes are in none of them.
-    fn choose(
-        &self,
-        usage: &[Usage],
-        written: u64,
-        is_mended: bool,
-        max_waste: f64,
-        options: &ImageOptions,
-    ) -> Kept {
-        let of_commit = usize::from(options.format != Format::Plain);
+    /// Which layers of an earlier image stay, when so many bytes are in none of them. What was made
+    /// for that image as a whole does not: it is made anew, or by another command.
+    fn choose(&self, usage: &[Usage], written: u64, has_changed: bool, max_waste: f64) -> Kept {
+        let of_commit = usize::from(self.options.format != Format::Plain);
         // Where anything changes, there may be something to hide.
-        let mending = usize::from(is_mended || written > 0);
-        let room = options.max_layers.get().saturating_sub(of_commit + mending);
-        let is_old_mending = |at: usize| self.layers[at].1.role == Some(Role::Mending);
-        let layers: Vec<Usage> = (0..usage.len())
-            .map(|at| match is_old_mending(at) {
-                true => Usage::default(),
-                false => usage[at],
-            })
-            .collect();
-        keep_used(&layers, written, max_waste, room)
+        let taken = of_commit + usize::from(has_changed);
+        let room = self.options.max_layers.get().saturating_sub(taken);
+        let layers = self.layers.iter().zip(usage);
+        let layers = layers.map(|((_, planned, _), usage)| match planned.role {
+            None | Some(Role::Base) => *usage,
+            Some(Role::Mending | Role::Kernel) => Usage::default(),
+        });
+        keep_used(&layers.collect::<Vec<_>>(), written, max_waste, room)
     }
 
     /// Forgets the layers that do not stay.
-    fn drop_others(&mut self, stays: &[bool], stage: Option<&Stage>) -> Result<()> {
+    fn drop_others(&mut self, stays: &[bool]) -> Result<()> {
         let layers = std::mem::take(&mut self.layers).into_iter().zip(stays);
         let (kept, others): (Vec<_>, Vec<_>) = layers.partition(|(_, stays)| **stays);
         self.layers = kept.into_iter().map(|(layer, _)| layer).collect();
         let kept = self.layers.iter().map(|(at, ..)| self.image.digest(*at));
         let kept: HashSet<String> = kept.collect();
         for ((at, ..), _) in others {
-            if let Some(stage) = stage.filter(|_| !kept.contains(&self.image.digest(at))) {
+            let stage = self
+                .stage
+                .filter(|_| !kept.contains(&self.image.digest(at)));
+            if let Some(stage) = stage {
                 self.image.leave(at, stage)?;
             }
         }
@@ -257,30 +270,17 @@ impl<'a> Read<'a> {
     }
 }
 
-fn kept_layer(
-    image: &LowerImage,
-    at: usize,
-    planned: PlannedLayer,
-    size: u64,
-    usage: Usage,
-    is_base: bool,
-) -> Result<KeptLayer> {
-    let comment = match is_base {
-        true => "layer of the base image".to_owned(),
-        false => planned.components.join(","),
-    };
-    Ok(KeptLayer {
-        layer: image.layer(at, size, comment)?,
-        planned: PlannedLayer {
-            role: match is_base {
-                true => Some(Role::Base),
-                false => planned.role,
-            },
-            diff_id: Some(image.diff_id(at)),
-            uncompressed_size: Some(size),
-            dead_size: (!is_base && usage.dead > 0).then_some(usage.dead),
-            ..planned
-        },
-        is_base,
-    })
+fn of_base(planned: PlannedLayer) -> PlannedLayer {
+    PlannedLayer {
+        role: Some(Role::Base),
+        dead_size: None,
+        ..planned
+    }
+}
+
+fn of_earlier(planned: PlannedLayer, usage: Usage) -> PlannedLayer {
+    PlannedLayer {
+        dead_size: (usage.dead > 0).then_some(usage.dead),
+        ..planned
+    }
 }

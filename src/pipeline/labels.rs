@@ -71,7 +71,8 @@ pub fn of_image(
             labels.push((IMAGE_VERSION.into(), version.clone()));
         }
         _ if is_bootable && !options.base.has_label(IMAGE_VERSION) => {
-            labels.push((IMAGE_VERSION.into(), version(system)?));
+            let version = version(&os_release(system)?, system.timestamp());
+            labels.push((IMAGE_VERSION.into(), version));
         }
         _ => {}
     }
@@ -105,23 +106,26 @@ pub fn has_unified_kernel(tree: &Tree) -> bool {
     files.any(|id| tree.name(*id).ends_with(".efi"))
 }
 
-/// What os-release(5) says of the system's version; the date where it says nothing, as Debian's
-/// testing and unstable do.
-fn version(system: &System) -> Result<String> {
+fn os_release(system: &System) -> Result<Vec<u8>> {
     let files = TreeFiles {
         tree: &system.tree,
         contents: system.contents.as_ref(),
     };
-    let release = files.read("/etc/os-release")?.unwrap_or_default();
-    let release = String::from_utf8_lossy(&release).into_owned();
+    Ok(files.read("/etc/os-release")?.unwrap_or_default())
+}
+
+/// What os-release(5) says of the system's version; the date of the image where it says nothing, as
+/// Debian's testing and unstable do.
+pub fn version(release: &[u8], timestamp: u64) -> String {
+    let release = String::from_utf8_lossy(release);
     let date = || {
-        let seconds = i64::try_from(system.timestamp()).unwrap_or_default();
+        let seconds = i64::try_from(timestamp).unwrap_or_default();
         let time = jiff::Timestamp::from_second(seconds).unwrap_or_default();
         time.strftime("%Y%m%d").to_string()
     };
-    Ok(field(&release, "IMAGE_VERSION")
+    field(&release, "IMAGE_VERSION")
         .or_else(|| field(&release, "VERSION_ID"))
-        .unwrap_or_else(date))
+        .unwrap_or_else(date)
 }
 
 fn copied(system: &System, key: &str) -> Result<Option<String>> {

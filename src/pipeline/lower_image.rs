@@ -2,8 +2,7 @@
 //! from, or an earlier image of the same system.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
 
 use anyhow::{Context, Result, ensure};
 
@@ -157,11 +156,7 @@ impl LowerImage {
     /// # Errors
     /// When it cannot be removed.
     pub(super) fn leave(&self, at: usize, stage: &Stage) -> Result<()> {
-        let path = stage.blob_path(self.image.layers()[at].0.digest);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.with_context(|| format!("removing {path}")),
-        }
+        stage.remove_blob(self.image.layers()[at].0.digest)
     }
 
     /// Opens a layer for reading, where it was brought to if it was.

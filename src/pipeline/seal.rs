@@ -3,7 +3,7 @@
 //! layers that were there stay, byte for byte. The file is in `/boot`, which the digest leaves out.
 
 use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Write};
 use std::num::NonZeroUsize;
 
 use anyhow::{Context, Result, ensure};
@@ -15,7 +15,6 @@ use super::labels::{self, BOOTC, COMMIT, IMAGE_VERSION, UNIFIED_KERNELS};
 use super::layer_plan::{PlannedLayer, Role};
 use super::lower_image::LowerImage;
 use super::options::Place;
-use super::os_release::field;
 use super::output::Output;
 use super::previous::told_layers;
 use super::sealed_kernel::{INITRAMFS, KERNEL, KernelSource, MODULES, command_line, of_image};
@@ -274,27 +273,7 @@ impl<'a> Sealing<'a> {
             mtime: 0,
         };
         for (at, _) in path.match_indices('/') {
-            // /boot itself stays as it is: the digest is of its metadata, too.
-            if let Some(known) = self.tree.locate(&path[..at]) {
-                let entry = self.tree.entry(known);
-                let directory = Member {
-                    path: &path[..at],
-                    kind: MemberKind::Directory,
-                    permissions: entry.permissions(),
-                    uid: entry.uid,
-                    gid: entry.gid,
-                    mtime: u64::try_from(entry.mtime).unwrap_or_default(),
-                };
-                tar.append(&directory, &self.tree.content_xattrs(known))?;
-                continue;
-            }
-            let directory = Member {
-                path: &path[..at],
-                kind: MemberKind::Directory,
-                permissions: 0o755,
-                ..member
-            };
-            tar.append(&directory, &[])?;
+            self.directory(&path[..at], &mut tar)?;
         }
         let file = File::open(made).with_context(|| format!("opening {made}"))?;
         let mut content: Box<dyn Read> = Box::new(BufReader::new(file));
@@ -305,6 +284,27 @@ impl<'a> Sealing<'a> {
             annotations: [("ostree.components".to_owned(), COMPONENT.to_owned())].into(),
             comment: COMPONENT.to_owned(),
         })
+    }
+
+    /// Writes a directory as it is in the image: the digest is also of the metadata of /boot.
+    fn directory<W: Write>(&self, path: &str, tar: &mut TarWriter<W>) -> Result<()> {
+        let mut directory = Member {
+            path,
+            kind: MemberKind::Directory,
+            permissions: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+        };
+        let known = self.tree.locate(path);
+        let Some(known) = known.filter(|id| self.tree.entry(*id).is_dir()) else {
+            return tar.append(&directory, &[]);
+        };
+        let entry = self.tree.entry(known);
+        directory.permissions = entry.permissions();
+        (directory.uid, directory.gid) = (entry.uid, entry.gid);
+        directory.mtime = u64::try_from(entry.mtime).unwrap_or_default();
+        tar.append(&directory, &self.tree.content_xattrs(known))
     }
 
     /// Seconds since the epoch: when the image was made.
@@ -337,11 +337,7 @@ impl<'a> Sealing<'a> {
         config.set_label(BOOTC, Some("1"));
         let created = jiff::Timestamp::from_second(i64::try_from(self.timestamp())?)?;
         if !config.has_label(IMAGE_VERSION) {
-            let release = self.os_release()?;
-            let release = String::from_utf8_lossy(&release);
-            let version =
-                field(&release, "IMAGE_VERSION").or_else(|| field(&release, "VERSION_ID"));
-            let version = version.unwrap_or_else(|| created.strftime("%Y%m%d").to_string());
+            let version = labels::version(&self.os_release()?, self.timestamp());
             config.set_label(IMAGE_VERSION, Some(&version));
         }
         Ok(ImageDetails {

@@ -1,9 +1,6 @@
 //! Verifies layers of an earlier image before they are taken over. That a layer has the wanted key
 //! is only what that image claims; here its bytes are read and hashed.
 
-use std::fs;
-use std::io;
-
 use anyhow::{Context, Result};
 
 use crate::checksum::Checksum;
@@ -35,12 +32,7 @@ pub fn holds(stage: &Stage, blob: &Blob, wanted: Checksum) -> Result<bool> {
 /// When that cannot be removed.
 pub fn remove_others(stage: &Stage, image: &Image, taken: &[Checksum]) -> Result<()> {
     for digest in taken.iter().filter(|digest| !image.blobs.contains(digest)) {
-        let path = stage.blob_path(*digest);
-        match fs::remove_file(&path) {
-            // Two layers may have named it.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            removed => removed.with_context(|| format!("removing {path}"))?,
-        }
+        stage.remove_blob(*digest)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread::{self, Scope};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
 
 use crate::oci::read::LayerReader;
 use crate::progress::{Part, Progress};
@@ -17,10 +17,10 @@ const WAITING: usize = 4;
 
 /// What the thread that reads hands over.
 enum Sent {
+    /// The layer is open, or cannot be opened.
+    Opened(Result<()>),
     /// The next bytes of the layer.
     Bytes(Vec<u8>),
-    /// The layer cannot be opened.
-    Unopened(anyhow::Error),
     /// The layer cannot be read on.
     Broken(io::Error),
     /// The layer has ended, and was what the image says, or not.
@@ -84,22 +84,18 @@ impl<'a> Layers<'a> {
     /// # Errors
     /// When it cannot be opened.
     pub fn next(&'a self, at: usize, name: &str) -> Result<WatchedLayer<'a>> {
-        let mut layer = WatchedLayer {
+        match self.received.recv() {
+            Ok(Sent::Opened(opened)) => opened?,
+            _ => bail!("nobody reads the layer"),
+        }
+        Ok(WatchedLayer {
             layers: self,
             piece: Vec::new(),
             at: 0,
             end: None,
             _part: Part::begin(self.progress, &format!("layer {at} {name}"), 0),
             read: 0,
-        };
-        match self.received.recv() {
-            Ok(Sent::Bytes(piece)) => layer.piece = piece,
-            Ok(Sent::End(end)) => layer.end = Some(end),
-            Ok(Sent::Unopened(error)) => return Err(error),
-            Ok(Sent::Broken(error)) => return Err(error.into()),
-            Err(_) => return Err(anyhow!("nobody reads the layer")),
-        }
-        Ok(layer)
+        })
     }
 }
 
@@ -109,13 +105,13 @@ fn read_ahead(
     send: &SyncSender<Sent>,
     empty: &Receiver<Vec<u8>>,
 ) -> bool {
-    let mut layer = match opened {
-        Ok(layer) => layer,
-        Err(error) => {
-            // Who has gone away has an error of its own.
-            let _ = send.send(Sent::Unopened(error));
-            return false;
-        }
+    let (layer, opened) = match opened {
+        Ok(layer) => (Some(layer), Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    let is_wanted = send.send(Sent::Opened(opened)).is_ok();
+    let Some(mut layer) = layer.filter(|_| is_wanted) else {
+        return false;
     };
     loop {
         let mut piece = empty.try_recv().unwrap_or_default();
@@ -188,8 +184,9 @@ impl Read for WatchedLayer<'_> {
                     return Ok(0);
                 }
                 Ok(Sent::Broken(error)) => return Err(error),
-                Ok(Sent::Unopened(error)) => return Err(io::Error::other(format!("{error:#}"))),
-                Err(_) => return Err(io::Error::other("nobody reads the layer any more")),
+                Ok(Sent::Opened(_)) | Err(_) => {
+                    return Err(io::Error::other("nobody reads the layer any more"));
+                }
             }
         }
         let rest = &self.piece[self.at..];

@@ -184,11 +184,8 @@ struct Finished {
 
 impl Finished {
     fn kept(kept: KeptLayer) -> Self {
-        let KeptLayer {
-            layer,
-            planned,
-            is_base,
-        } = kept;
+        let base = kept.is_base();
+        let KeptLayer { layer, planned } = kept;
         let blob = &layer.blob;
         Self {
             summary: LayerSummary {
@@ -200,7 +197,7 @@ impl Finished {
                 components: planned.components.clone(),
                 dead_size: planned.dead_size.unwrap_or(0),
                 taken_over: true,
-                base: is_base,
+                base,
             },
             layer,
             planned,
