@@ -70,9 +70,7 @@ fn what_comes_out_is_the_rootfs_whatever_has_changed() {
         return;
     }
     let dir = scratch();
-    let old = odd_rootfs(dir.path().join("old"));
-    fs::remove_dir_all(old.at("sysroot")).unwrap();
-    let new = changed(&old, &dir.path().join("new"));
+    let (old, new) = old_and_changed(dir.path());
     for format in ["plain", "ostree"] {
         for compression in ["none", "gzip", "zstd"] {
             let options = ["--format", format, "--compression", compression];

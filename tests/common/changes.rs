@@ -6,7 +6,7 @@ use std::process::Command;
 
 use proptest::prelude::*;
 
-use super::{Rootfs, succeed};
+use super::{Rootfs, odd_rootfs, succeed};
 
 /// A copy of a rootfs, with its times and hard links.
 pub fn copy(rootfs: &Rootfs, path: &Path) -> Rootfs {
@@ -55,6 +55,15 @@ pub fn changed(old: &Rootfs, path: &Path) -> Rootfs {
         .mode("usr/share/bar", 0o700)
         .settle();
     new
+}
+
+/// The odd system in `dir`, and the same with every kind of change.
+pub fn old_and_changed(dir: &Path) -> (Rootfs, Rootfs) {
+    let old = odd_rootfs(dir.join("old"));
+    // The judge asks for what is left out.
+    fs::remove_dir_all(old.at("sysroot")).unwrap();
+    let new = changed(&old, &dir.join("new"));
+    (old, new)
 }
 
 /// What is at one of a few paths.

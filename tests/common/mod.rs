@@ -11,6 +11,7 @@ mod place;
 mod registry;
 mod rootfs;
 mod sent;
+pub mod suites;
 mod writer;
 
 use std::fs;
