@@ -105,8 +105,8 @@ impl<'a> Change<'a> {
             journal += name;
         }
         journal.push('\n');
-        // It gets its name when it is whole: half a journal would be one of an unknown layout, which
-        // nobody takes up, and the stage of a killed process would stay.
+        // It gets its name when it is whole: half a journal would be one of an unknown layout,
+        // which nobody takes up, and the stage of a killed process would stay.
         let (made, path) = (
             self.stage.path().join(UNNAMED),
             self.stage.path().join(JOURNAL),
