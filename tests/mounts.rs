@@ -12,6 +12,9 @@ use common::fake::*;
 use common::*;
 use rustix::process::Signal;
 
+/// A call that has its effect only when the process that made it is gone.
+const AFTER_ITS_PARENT: &str =
+    "echo x >\"$FAKE/reached\"; while kill -0 $PPID 2>/dev/null; do sleep 0.05; done; sleep 0.2";
 /// A call that says it was reached, and waits.
 const WAITS: &str = "echo $$ >\"$FAKE/reached\"; sleep 600";
 
@@ -102,7 +105,7 @@ fn leftovers_leave_a_users_mount_of_the_same_image_alone() {
 fn leftovers_undo_a_mount_that_was_made_after_the_kill() {
     let fake = Fake::new(&["podman"]);
     fake.write("mounts", "image\n");
-    fake.on("mount-image", "echo x >\"$FAKE/reached\"; sleep 0.5");
+    fake.on("mount-image", AFTER_ITS_PARENT);
     let layout = fake.layout();
     let mut child = start(&fake, &["build", "--from", "localhost/os", "-o", &layout]);
     wait_for(&fake.at("reached"));
@@ -119,7 +122,7 @@ fn leftovers_undo_a_mount_that_was_made_after_the_kill() {
 fn leftovers_do_not_undo_twice_what_was_undone_after_the_kill() {
     let fake = Fake::new(&["podman"]);
     fake.write("mounts", "image\n");
-    fake.on("unmount-image", "echo x >\"$FAKE/reached\"; sleep 0.5");
+    fake.on("unmount-image", AFTER_ITS_PARENT);
     let layout = fake.layout();
     let mut child = start(&fake, &["build", "--from", "localhost/os", "-o", &layout]);
     wait_for(&fake.at("reached"));
