@@ -227,6 +227,40 @@ fn blobs_that_are_cut_short_are_read_again_and_altered_ones_refused() {
     assert!(fail(1, &["inspect", &proxy.name("damaged:1"), PLAIN]).contains("there is no image"));
 }
 
+/// While a layer is read the next one is on its way already: when the first breaks off, it is asked
+/// for again, and nobody waits for the other.
+#[test]
+fn a_layer_that_is_cut_short_is_read_again_while_the_next_one_is_on_its_way() {
+    if !has_registry() {
+        return;
+    }
+    let dir = scratch();
+    let registry = Registry::start(dir.path());
+    let proxy = Faulty::before(&registry.host);
+    // More than is fetched ahead, in each layer of a package.
+    let rootfs = three_packages(dir.path(), "rootfs", "1", "note");
+    for package in ["a", "b", "c"] {
+        rootfs.file(&format!("usr/bin/{package}"), noise(package, 4_000_000));
+    }
+    rootfs.settle();
+    build_layout(dir.path(), &rootfs, &["--compression", "gzip"]);
+    let layout = format!("oci:{}", dir.path().join("out").display());
+    let name = proxy.name("os:1");
+    run(&["push", "-q", &layout, &name, PLAIN]);
+    let build = |from: &str, to: &str| {
+        let to = format!("oci:{}", dir.path().join(to).display());
+        run(&["build", "-q", "--from", from, "-o", &to, PLAIN])
+    };
+    // The config is read first; the layer that is cut is not the last.
+    proxy.set(vec![Rule {
+        spared: 2,
+        ..rule("GET", "/blobs/sha256", 1, Fault::Cut(2000))
+    }]);
+    let through_the_fault = build(&name, "faulty");
+    assert_eq!(proxy.left(), 0);
+    assert_eq!(through_the_fault, build(&layout, "direct"));
+}
+
 /// A registry dies while it is sent an image. The next push sends what is missing.
 #[test]
 fn a_registry_killed_in_the_middle_is_completed_by_the_next_push() {

@@ -152,11 +152,12 @@ impl<'a> Read<'a> {
         let mut layers = Vec::new();
         let places: Vec<usize> = told.iter().map(|(at, _)| *at).collect();
         thread::scope(|scope| {
-            let open = |at| {
-                if let Some(stage) = stage {
+            let open = |at, next| match stage {
+                Some(stage) => {
                     image.take(at, stage)?;
+                    image.open_taken(at, stage)
                 }
-                image.open_layer(at, stage)
+                None => image.open_layer_before(at, next),
             };
             let ahead = Layers::start(scope, places, open, progress)?;
             for (at, planned) in told {

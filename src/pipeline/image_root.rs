@@ -49,7 +49,7 @@ impl ImageRoot {
         progress.begin("reading layers", 0);
         let all = 0..image.layers().len();
         std::thread::scope(|scope| {
-            let open = |at| image.open_layer(at);
+            let open = |at, next| image.open_layer_before(at, next);
             let layers = Layers::start(scope, all, open, progress)?;
             for (at, (descriptor, _)) in image.layers().iter().enumerate() {
                 let digest = descriptor.digest.to_digest();

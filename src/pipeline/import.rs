@@ -81,7 +81,7 @@ pub fn import(options: ImportOptions, progress: &dyn Progress) -> Result<Importe
     let name = import.options.image.to_string();
     let all = 0..image.layers().len();
     let run = std::thread::scope(|scope| {
-        let open = |at| image.open_layer(at);
+        let open = |at, next| image.open_layer_before(at, next);
         import.run(&Layers::start(scope, all, open, progress)?)
     });
     let (commit, base) = run.with_context(|| format!("importing {name}"))?;

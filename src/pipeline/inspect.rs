@@ -97,7 +97,7 @@ fn read(image: &Image) -> Result<InspectedImage> {
     let (mut merged, mut reader) = (Files::default(), Reader::default());
     let all = 0..image.layers().len();
     std::thread::scope(|scope| {
-        let open = |at| image.open_layer(at);
+        let open = |at, next| image.open_layer_before(at, next);
         let layers = Layers::start(scope, all, open, &Silent)?;
         for (at, (descriptor, _)) in image.layers().iter().enumerate() {
             let name = descriptor.digest.to_digest();

@@ -159,18 +159,23 @@ impl LowerImage {
         stage.remove_blob(self.image.layers()[at].0.digest)
     }
 
-    /// Opens a layer for reading, where it was brought to if it was.
+    /// Opens a layer for reading where it is, and says which one is opened after it.
     ///
     /// # Errors
     /// When its blob is missing or of an unknown kind.
-    pub(super) fn open_layer<'a>(
-        &'a self,
+    pub(super) fn open_layer_before(
+        &self,
         at: usize,
-        taken: Option<&Stage>,
-    ) -> Result<LayerReader<'a>> {
-        let Some(stage) = taken else {
-            return self.image.open_layer(at);
-        };
+        next: Option<usize>,
+    ) -> Result<LayerReader<'_>> {
+        self.image.open_layer_before(at, next)
+    }
+
+    /// Opens a layer for reading where [`LowerImage::take`] has brought it.
+    ///
+    /// # Errors
+    /// As of [`LowerImage::open_layer_before`].
+    pub(super) fn open_taken(&self, at: usize, stage: &Stage) -> Result<LayerReader<'_>> {
         let (descriptor, diff_id) = &self.image.layers()[at];
         let path = stage.blob_path(descriptor.digest);
         let blob = File::open(&path).with_context(|| format!("opening {path}"))?;

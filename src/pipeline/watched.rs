@@ -49,14 +49,15 @@ pub struct WatchedLayer<'a> {
 }
 
 impl<'a> Layers<'a> {
-    /// Starts to read the layers that `open` opens, those at the places `which` in their order.
+    /// Starts to read the layers that `open` opens, those at the places `which` in their order. It
+    /// is told the place of a layer and that of the next one.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn start<'scope, 'env>(
         scope: &'scope Scope<'scope, 'env>,
         which: impl IntoIterator<Item = usize> + Send + 'scope,
-        open: impl Fn(usize) -> Result<LayerReader<'scope>> + Send + 'scope,
+        open: impl Fn(usize, Option<usize>) -> Result<LayerReader<'scope>> + Send + 'scope,
         progress: &'a dyn Progress,
     ) -> Result<Self> {
         let (send, received) = mpsc::sync_channel(WAITING);
@@ -64,8 +65,10 @@ impl<'a> Layers<'a> {
         thread::Builder::new()
             .name("layers".into())
             .spawn_scoped(scope, move || {
-                for at in which {
-                    if !read_ahead(open(at), &send, &empty) {
+                let mut which = which.into_iter().peekable();
+                while let Some(at) = which.next() {
+                    let opened = open(at, which.peek().copied());
+                    if !read_ahead(opened, &send, &empty) {
                         return;
                     }
                 }

@@ -85,6 +85,19 @@ impl Image {
         let (layer, diff_id) = &self.layers[at];
         read::open_layer(self.blobs.as_ref(), layer, *diff_id)
     }
+
+    /// Opens layer `at` and says which one is opened after it, so that fetching that may begin
+    /// before this one has been read.
+    ///
+    /// # Errors
+    /// As of [`Image::open_layer`].
+    pub fn open_layer_before(&self, at: usize, next: Option<usize>) -> Result<LayerReader<'_>> {
+        let reader = self.open_layer(at)?;
+        if let Some((next, _)) = next.and_then(|next| self.layers.get(next)) {
+            self.blobs.prefetch(next.digest);
+        }
+        Ok(reader)
+    }
 }
 
 /// The manifest and the config of an image, without anything that leads to its layers.

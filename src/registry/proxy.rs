@@ -37,6 +37,9 @@ pub struct Proxy {
     manifest: Vec<u8>,
     sizes: Mutex<HashMap<Checksum, u64>>,
     requests: Mutex<Sender<Request>>,
+    /// A blob that is on its way and not opened yet. Another request must drop it: one blob comes
+    /// after the other, and nobody would read this one.
+    prefetched: Mutex<Option<(Checksum, Receiver<Piece>)>>,
     /// The image in a registry, where it is in one.
     registry: Option<RegistryName>,
     retry_times: u32,
@@ -98,6 +101,7 @@ impl Proxy {
             manifest,
             sizes: Mutex::default(),
             requests: Mutex::new(requests),
+            prefetched: Mutex::default(),
             registry: None,
             retry_times: 0,
         })
@@ -120,7 +124,16 @@ impl Proxy {
         }
     }
 
+    /// Asks for a blob, or takes the one that was asked for ahead.
     fn request(&self, digest: Checksum) -> Result<Receiver<Piece>> {
+        let prefetched = self.prefetched.lock().ok().and_then(|mut p| p.take());
+        match prefetched {
+            Some((ahead, pieces)) if ahead == digest => Ok(pieces),
+            _ => self.send_request(digest),
+        }
+    }
+
+    fn send_request(&self, digest: Checksum) -> Result<Receiver<Piece>> {
         let size = self.sizes.lock().ok().and_then(|s| s.get(&digest).copied());
         let size =
             size.with_context(|| format!("{} is not a blob of the image", digest.to_digest()))?;
@@ -153,6 +166,15 @@ impl Blobs for Proxy {
             to_skip: 0,
             attempt: 0,
         }))
+    }
+
+    fn prefetch(&self, digest: Checksum) {
+        // Where it fails, opening the blob tells.
+        if let (Ok(mut prefetched), Ok(pieces)) =
+            (self.prefetched.lock(), self.send_request(digest))
+        {
+            *prefetched = Some((digest, pieces));
+        }
     }
 
     fn index_json(&self) -> Result<Value> {

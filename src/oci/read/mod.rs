@@ -46,6 +46,9 @@ pub trait Blobs: Sync {
     /// When the blob is missing or cannot be opened.
     fn open(&self, digest: Checksum) -> Result<Box<dyn Read + Send + '_>>;
 
+    /// Says which blob is opened next, so that where fetching it takes time that may begin.
+    fn prefetch(&self, _digest: Checksum) {}
+
     /// The index that names the images (image-spec, image-layout.md, "index.json file").
     ///
     /// # Errors
