@@ -2,7 +2,7 @@
 //! somewhere.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -199,6 +199,27 @@ fn each_message_in_the_book_is_one_of_the_program() {
 }
 
 /// The README is short; the book has the rest.
+/// The page says of each crate what it is for, and of no other.
+#[test]
+fn the_page_on_dependencies_has_each_crate() {
+    let manifest = fs::read_to_string(top().join("Cargo.toml")).unwrap();
+    let (_, section) = manifest.split_once("\n[dependencies]\n").unwrap();
+    let section = section.split("\n[").next().unwrap();
+    let names = section.lines().filter_map(|line| line.split_once(" = "));
+    let direct: BTreeSet<&str> = names.map(|(name, _)| name).collect();
+    assert!(direct.len() > 20, "{direct:?}");
+    let page = fs::read_to_string(pages().join("dependencies.md")).unwrap();
+    let (_, crates) = page
+        .split_once("| crate | for what |\n|---|---|\n")
+        .unwrap();
+    let rows = crates.lines().take_while(|line| line.starts_with('|'));
+    let told: BTreeSet<&str> = rows
+        .flat_map(|row| row.split('|').nth(1).unwrap().split(','))
+        .map(str::trim)
+        .collect();
+    assert_eq!(direct, told);
+}
+
 #[test]
 fn the_readme_has_at_most_1200_words() {
     let words = fs::read_to_string(top().join("README.md"))

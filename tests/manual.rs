@@ -11,9 +11,8 @@ use std::path::Path;
 use common::{run, scratch};
 
 /// Options of other programs in the texts: podman, buildah, apt-get, cargo.
-const OTHERS: [&str; 30] = [
+const OTHERS: [&str; 29] = [
     "--build-arg",
-    "--cache",
     "--config",
     "--features",
     "--from",

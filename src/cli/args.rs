@@ -57,6 +57,11 @@ pub struct FilterArgs {
     /// Leave out sockets, fifos and device nodes instead of failing
     #[arg(long)]
     skip_special_files: bool,
+
+    /// Keep the checksums of files in a directory, so that the next build reads those only that
+    /// have changed since: by file system, inode, size and times
+    #[arg(long, value_name = "DIR")]
+    cache: Option<Utf8PathBuf>,
 }
 
 impl FilterArgs {
@@ -75,6 +80,7 @@ impl FilterArgs {
             filter,
             admin_dir: admin_dir.cloned(),
             canonical_permissions: false,
+            cache: self.cache.clone(),
         })
     }
 }

@@ -277,6 +277,7 @@ const HEADINGS: [(&str, &[&str]); 6] = [
             "backend",
             "prune",
             "skip-special-files",
+            "cache",
             "admindir",
             "repo",
             "build-arg",

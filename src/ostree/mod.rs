@@ -1,6 +1,7 @@
 //! OSTree objects: computed from a tree, read back into one, kept in repositories.
 
 mod commit;
+mod content_cache;
 mod extent;
 pub mod gvariant;
 mod objects;
@@ -10,6 +11,7 @@ mod sign;
 mod stored;
 
 pub use commit::{Commit, CommitInfo, MetadataValue};
+pub use content_cache::ContentCache;
 pub use extent::check_extent;
 pub use objects::{ContentObjects, content_header, content_header_of};
 pub use repo::{NewFile, Repository, StoredContents, Transaction};

@@ -4,15 +4,18 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+use super::content_cache::{CacheKey, ContentCache};
 use super::gvariant::{self, Tuple};
 use crate::checksum::Checksum;
 use crate::parallel;
 use crate::progress::Progress;
-use crate::tree::{Contents, EntryId, Kind, Metadata, Tree, Xattrs};
+use crate::tree::{Contents, EntryId, FileIdentity, Kind, Metadata, Tree, Xattrs};
 
 /// How much of a file is read at once.
 const BUFFER: usize = 256 * 1024;
@@ -25,16 +28,20 @@ pub struct ContentObjects {
 }
 
 impl ContentObjects {
-    /// Reads every file of `tree` once, on `threads` threads, and computes its checksum.
+    /// Reads every file of `tree` once, on `threads` threads, and computes its checksum; not those
+    /// that `cache` knows, which is written when all is read.
     ///
     /// # Errors
     /// When a file cannot be read, or changes while it is.
     pub fn compute(
         tree: &Tree,
         contents: &dyn Contents,
+        cache: Option<ContentCache>,
         threads: NonZeroUsize,
         progress: &dyn Progress,
     ) -> Result<Self> {
+        // Before the first file is read.
+        let now = SystemTime::now();
         let mut jobs: Vec<EntryId> = tree
             .ids()
             .filter(|id| !tree.entry(*id).is_dir() && tree.inode(*id) == *id)
@@ -42,16 +49,39 @@ impl ContentObjects {
         // Largest first, so that no thread is left with one big file at the end.
         jobs.sort_by_key(|id| std::cmp::Reverse(tree.entry(*id).size));
         let total = jobs.iter().map(|id| tree.entry(*id).size);
+        let found_in_cache = AtomicUsize::new(0);
         progress.begin("hashing files", total.fold(0, u64::saturating_add));
         let found = parallel::map(
             threads,
             &jobs,
             || vec![0; BUFFER],
-            |buffer, id| content_checksum(tree, contents, *id, buffer, progress),
+            |buffer, id| {
+                let header = content_header(tree, *id);
+                let identity = cache.as_ref().and_then(|_| identity(tree, contents, *id));
+                let key = identity.and_then(|identity| CacheKey::new(&identity, &header, now));
+                let known = key.zip(cache.as_ref()).and_then(|(key, c)| c.get(key));
+                if let Some(known) = known {
+                    progress.advance(tree.entry(*id).size);
+                    found_in_cache.fetch_add(1, Ordering::Relaxed);
+                    return Ok((known, key));
+                }
+                let checksum = content_checksum(tree, contents, *id, &header, buffer, progress)?;
+                Ok((checksum, key))
+            },
         )?;
         progress.end();
+        if let Some(cache) = cache {
+            tracing::info!(
+                "the cache knows {} of {} files and links",
+                found_in_cache.into_inner(),
+                jobs.len()
+            );
+            let keys = found.iter();
+            let objects: Vec<_> = keys.filter_map(|(c, key)| Some(((*key)?, *c))).collect();
+            cache.store(&objects);
+        }
         let mut checksums = vec![Checksum::default(); tree.len()];
-        for (id, checksum) in jobs.into_iter().zip(found) {
+        for (id, (checksum, _)) in jobs.into_iter().zip(found) {
             checksums[id.index()] = checksum;
         }
         for id in tree.ids() {
@@ -83,15 +113,23 @@ impl ContentObjects {
     }
 }
 
+/// What tells a file at another time; nothing of one whose content takes no time to read.
+fn identity(tree: &Tree, contents: &dyn Contents, id: EntryId) -> Option<FileIdentity> {
+    let entry = tree.entry(id);
+    let is_read = entry.kind == Kind::Regular && entry.size > 0;
+    is_read.then(|| contents.identity(id)).flatten()
+}
+
 fn content_checksum(
     tree: &Tree,
     contents: &dyn Contents,
     id: EntryId,
+    header: &[u8],
     buffer: &mut [u8],
     progress: &dyn Progress,
 ) -> Result<Checksum> {
     let mut hasher = Sha256::new();
-    hasher.update(content_header(tree, id));
+    hasher.update(header);
     let entry = tree.entry(id);
     if entry.kind == Kind::Regular && entry.size > 0 {
         let mut content = contents.open(tree, id)?;

@@ -63,6 +63,8 @@ pub struct RootfsOptions {
     pub admin_dir: Option<String>,
     /// Root owns everything, without special bits and attributes.
     pub canonical_permissions: bool,
+    /// The directory with the checksums of files that earlier builds have read.
+    pub cache: Option<Utf8PathBuf>,
 }
 
 /// The commit that a commit follows.

@@ -14,6 +14,7 @@ use crate::checksum::Checksum;
 use crate::oci::{
     IN_PLACE, LayoutTarget, Stage, parent_directory, temporary_directory, write_archive,
 };
+use crate::ostree::ContentCache;
 use crate::progress::Progress;
 use crate::registry::{self, Access, Destination, RegistryName};
 use crate::remedy::{Advised, Remedy};
@@ -109,13 +110,17 @@ impl Output {
     /// When it lies there, and is not left out.
     pub fn refuse_inside(&self, rootfs: &Utf8Path, filter: &Filter) -> Result<()> {
         match self {
-            Self::Layout(target) => refuse_inside(target.path(), rootfs, filter),
-            Self::Archive(path, _) => refuse_inside(path, rootfs, filter),
+            Self::Layout(target) => refuse_inside("output", target.path(), rootfs, filter),
+            Self::Archive(path, _) => refuse_inside("output", path, rootfs, filter),
             Self::Stdout(_) => Ok(()),
-            Self::Registry { .. } => refuse_inside(&temporary_directory()?, rootfs, filter)
-                .context("temporary files; set TMPDIR to a directory elsewhere"),
-            Self::Storage { temporary, .. } => refuse_inside(temporary.path(), rootfs, filter)
-                .context("the temporary layout; set TMPDIR to a directory elsewhere"),
+            Self::Registry { .. } => {
+                refuse_inside("output", &temporary_directory()?, rootfs, filter)
+                    .context("temporary files; set TMPDIR to a directory elsewhere")
+            }
+            Self::Storage { temporary, .. } => {
+                refuse_inside("output", temporary.path(), rootfs, filter)
+                    .context("the temporary layout; set TMPDIR to a directory elsewhere")
+            }
         }
     }
 
@@ -193,7 +198,24 @@ fn refuse_closed_stdout() -> Result<()> {
     Ok(())
 }
 
-fn refuse_inside(path: &Utf8Path, rootfs: &Utf8Path, filter: &Filter) -> Result<()> {
+/// Opens the cache of a build that reads `rootfs`.
+///
+/// # Errors
+/// When it lies inside `rootfs` and is not left out, or is no directory and cannot become one.
+pub fn open_cache(
+    directory: &Utf8Path,
+    rootfs: &Utf8Path,
+    filter: &Filter,
+) -> Result<ContentCache> {
+    match directory.is_dir() {
+        // The directory itself may be a volume.
+        true => refuse_inside("cache", &directory.join("checksums"), rootfs, filter)?,
+        false => refuse_inside("cache", directory, rootfs, filter)?,
+    }
+    ContentCache::open(directory)
+}
+
+fn refuse_inside(what: &str, path: &Utf8Path, rootfs: &Utf8Path, filter: &Filter) -> Result<()> {
     let (Ok(parent), Ok(root)) = (
         parent_directory(path).canonicalize_utf8(),
         rootfs.canonicalize_utf8(),
@@ -208,7 +230,7 @@ fn refuse_inside(path: &Utf8Path, rootfs: &Utf8Path, filter: &Filter) -> Result<
             bail!(Advised::new(
                 Remedy::LeaveOutDirectory,
                 format!(
-                    "the output {path} lies inside the rootfs {rootfs} and would become part of it; write it elsewhere"
+                    "the {what} {path} lies inside the rootfs {rootfs} and would become part of it; write it elsewhere"
                 )
             ))
         }

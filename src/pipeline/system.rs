@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::embedded::RootFiles;
 use super::image_root::ImageRoot;
-use super::{CommitOptions, Parent, Place, RootfsOptions, embedded};
+use super::{CommitOptions, Parent, Place, RootfsOptions, embedded, output};
 use crate::component::{ComponentTable, Ownership, TreeFiles};
 use crate::dpkg::{Database, Package};
 use crate::oci::Platform;
@@ -59,6 +59,13 @@ impl System {
         for key in &commit_options.sign {
             key.check()?;
         }
+        let cache = match (&options.cache, &options.rootfs) {
+            (Some(cache), Place::Directory(path)) => {
+                Some(output::open_cache(cache, path, &options.filter)?)
+            }
+            // Files out of layers are at no place where they could be found again.
+            _ => None,
+        };
         let (mut tree, contents): (Tree, Box<dyn Contents>) = match &options.rootfs {
             Place::Directory(path) => {
                 progress.begin("reading the tree", 0);
@@ -78,7 +85,7 @@ impl System {
         if options.canonical_permissions {
             tree.make_canonical();
         }
-        let objects = ContentObjects::compute(&tree, contents.as_ref(), threads, progress)?;
+        let objects = ContentObjects::compute(&tree, contents.as_ref(), cache, threads, progress)?;
         let info = commit_info(&tree, commit_options)?;
         let mut commit = Commit::of_tree(&tree, &objects, &info)
             .with_context(|| format!("making a commit of {}", options.rootfs))?;

@@ -8,23 +8,34 @@ use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt};
 use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt};
 use rustix::fs::{OFlags, Stat};
 
-use super::{Contents, EntryId, Tree};
+use super::{Contents, EntryId, FileIdentity, Tree, identity};
 
 /// What tells whether a file is still the one that was scanned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Stamp {
+    device: u64,
     inode: u64,
     size: i64,
     changed: (i64, i64),
+    modified: (i64, i64),
 }
 
 impl Stamp {
     pub(super) fn of(stat: &Stat) -> Self {
         Self {
+            device: stat.st_dev,
             inode: stat.st_ino,
             size: stat.st_size,
             changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
+            modified: (stat.st_mtime, stat.st_mtime_nsec as i64),
         }
+    }
+
+    /// Whether an open file is the one that was scanned. Not by the device: on some overlays it is
+    /// another one when the file is open.
+    fn is_of(&self, open: &Stat) -> bool {
+        let open = Self::of(open);
+        (open.inode, open.size, open.changed) == (self.inode, self.size, self.changed)
     }
 }
 
@@ -34,6 +45,8 @@ pub struct Directory {
     path: Utf8PathBuf,
     handle: Dir,
     stamps: Vec<Stamp>,
+    /// The file system of the root directory: its device, and what it calls itself.
+    filesystem: Option<(u64, u64)>,
     /// The tree's `/etc` lies at `/usr/etc` on disk: a checkout of a commit.
     etc_is_in_usr: bool,
 }
@@ -45,8 +58,10 @@ impl Directory {
         stamps: Vec<Stamp>,
         etc_is_in_usr: bool,
     ) -> Self {
+        let device = stamps.first().map(|root| root.device);
         Self {
             path: path.to_owned(),
+            filesystem: device.zip(identity::filesystem(&handle)),
             handle,
             stamps,
             etc_is_in_usr,
@@ -132,6 +147,21 @@ impl Contents for Directory {
             path: self.path.join(path),
         }))
     }
+
+    /// Only where one file system has all that is told of it: what the root is called says nothing
+    /// of what is mounted below it.
+    fn identity(&self, id: EntryId) -> Option<FileIdentity> {
+        let stamp = &self.stamps[id.index()];
+        let (device, filesystem) = self.filesystem?;
+        (stamp.device == device).then(|| FileIdentity {
+            device: identity::of_disk(device),
+            filesystem,
+            inode: stamp.inode,
+            size: stamp.size as u64,
+            changed: stamp.changed,
+            modified: stamp.modified,
+        })
+    }
 }
 
 /// A file that must still be what was scanned when its last byte has been read.
@@ -169,9 +199,7 @@ impl Read for CheckedFile {
             got.map_err(|e| io::Error::new(e.kind(), format!("reading {}: {e}", self.path)))?;
         self.remaining -= got as u64;
         let short = got == 0 && want > 0;
-        if short
-            || (self.remaining == 0 && Stamp::of(&rustix::fs::fstat(&self.file)?) != self.stamp)
-        {
+        if short || (self.remaining == 0 && !self.stamp.is_of(&rustix::fs::fstat(&self.file)?)) {
             return Err(self.changed());
         }
         Ok(got)

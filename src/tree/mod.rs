@@ -11,6 +11,7 @@ mod directory;
 mod disk_xattrs;
 mod faults;
 mod filter;
+mod identity;
 mod listed;
 mod lookup;
 mod mounts;
@@ -31,6 +32,7 @@ pub use change::DirectoryMetadata;
 pub use directory::Directory;
 pub use faults::Unheld;
 pub use filter::{Filter, SpecialFiles};
+pub use identity::FileIdentity;
 pub use listed::{Listed, ListedTree};
 pub use mounts::{is_mount_point, is_own_root, is_root_of_mount};
 pub use scan::scan;
@@ -228,4 +230,10 @@ pub trait Contents: Sync {
     /// When it cannot be opened; reading fails when the content is not, or no longer, what the
     /// tree says.
     fn open(&self, tree: &Tree, id: EntryId) -> Result<Box<dyn Read + '_>>;
+
+    /// What tells that regular file `id` has the content that it had at another time; none where
+    /// nothing does.
+    fn identity(&self, _id: EntryId) -> Option<FileIdentity> {
+        None
+    }
 }
