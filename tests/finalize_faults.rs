@@ -15,7 +15,7 @@ use apt_ostree_helper::finalize;
 use common::debian::{
     contents, debian, finalized, kept, listing, options, scratch_in_memory, side_by_side,
 };
-use common::{Rootfs, fail, has, in_a_mount_namespace, is_root, scratch};
+use common::{Rootfs, fail, has, in_a_mount_namespace, is_root, run, scratch};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 /// Nothing is lost wherever it is stopped, and the next run makes the same as if nothing had been.
@@ -79,10 +79,37 @@ fn files_move_between_file_systems() {
 }
 
 #[test]
+fn initramfs_tools_with_a_hook_will_do() {
+    let dir = scratch();
+    let rootfs = debian(dir.path().join("r"));
+    fs::rename(
+        rootfs.at("usr/bin/dracut"),
+        rootfs.at("usr/sbin/mkinitramfs"),
+    )
+    .unwrap();
+    let told = |arguments: &[&str]| {
+        run(&[
+            &["finalize", "--dry-run", "--json", rootfs.str()],
+            arguments,
+        ]
+        .concat())
+    };
+    let said = told(&[]);
+    assert!(
+        said.contains("initramfs-tools, which has no hook"),
+        "{said}"
+    );
+    rootfs.file("etc/initramfs-tools/hooks/our-ostree", "#!/bin/sh\n");
+    let said = told(&["--bootable"]);
+    assert!(!said.contains("has no hook"), "{said}");
+    assert!(said.contains("/usr/sbin/mkinitramfs"), "{said}");
+}
+
+#[test]
 fn what_is_refused_is_left_alone() {
     let dir = scratch();
     type Case<'a> = (&'a str, &'a dyn Fn(&Rootfs), &'a [&'a str], &'a str);
-    let cases: [Case<'_>; 6] = [
+    let cases: [Case<'_>; 7] = [
         (
             "two kernels",
             &|r| {
@@ -106,6 +133,14 @@ fn what_is_refused_is_left_alone() {
             },
             &[],
             "neither dracut nor initramfs-tools",
+        ),
+        (
+            "initramfs-tools",
+            &|r| {
+                fs::rename(r.at("usr/bin/dracut"), r.at("usr/sbin/mkinitramfs")).unwrap();
+            },
+            &["--bootable"],
+            "initramfs-tools, which has no hook for OSTree or bootc here",
         ),
         (
             "not merged",

@@ -17,6 +17,10 @@ use crate::process;
 const DRACUT: &str = "usr/bin/dracut";
 const MKINITRAMFS: &str = "usr/sbin/mkinitramfs";
 const DRACUT_MODULES: &str = "usr/lib/dracut/modules.d";
+const HOOKS: [&str; 2] = [
+    "usr/share/initramfs-tools/hooks",
+    "etc/initramfs-tools/hooks",
+];
 /// A configuration is small.
 const MAX_CONFIG: u64 = 1 << 20;
 
@@ -30,7 +34,8 @@ fn sources_path(kernel: &str) -> String {
     format!("{MODULES}/{kernel}/initramfs.sources")
 }
 
-/// Refuses a system that has a kernel, no initramfs, and nothing to make one.
+/// Refuses a system that has a kernel, no initramfs, and nothing to make one, or one that is to
+/// boot and has nothing to make one that does.
 pub fn check(system: &System<'_>) -> Result<()> {
     let Some(kernel) = system.kernel()? else {
         return Ok(());
@@ -40,7 +45,42 @@ pub fn check(system: &System<'_>) -> Result<()> {
             "the initramfs has to be made, and there is neither dracut nor initramfs-tools: install the packages dracut and ostree-boot"
         );
     }
+    if system.options.bootable && has_no_hook(system.root)? {
+        let made = read(system.root, &path(&kernel));
+        if !made.is_ok_and(|made| made.is_some_and(|made| mounts_deployments(&made))) {
+            bail!("{NO_HOOK}");
+        }
+    }
     Ok(())
+}
+
+/// ostree-boot says so, too: "the initramfs must have been made using dracut".
+const NO_HOOK: &str = "the initramfs would be made by initramfs-tools, which has no hook for OSTree or bootc here, and the image would not boot: install the packages dracut and ostree-boot";
+
+/// Whether the initramfs is that of initramfs-tools, and nobody has given it a hook that mounts a
+/// deployment: no package of Debian or Ubuntu does.
+fn has_no_hook(root: &Root) -> Result<bool> {
+    if program(root)? != Some(MKINITRAMFS) {
+        return Ok(false);
+    }
+    for dir in HOOKS {
+        let hooks = root.list(dir)?;
+        if hooks
+            .iter()
+            .any(|hook| hook.contains("ostree") || hook.contains("bootc"))
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether it has a program that mounts a deployment: of OSTree, or of bootc's other backend.
+pub fn mounts_deployments(initramfs: &Initramfs) -> bool {
+    initramfs.files.keys().any(|path| {
+        path.ends_with("lib/ostree/ostree-prepare-root")
+            || path.ends_with("lib/bootc/initramfs-setup")
+    })
 }
 
 /// Makes the initramfs where it is not right.
@@ -57,7 +97,9 @@ pub fn plan<'a>(system: &System<'a>) -> Result<Plan<'a>> {
         let why =
             "it mounts the deployment; it is not there yet, or what it is made of has changed";
         plan.make(&path(&kernel), command, why);
-        if system.root.kind(&ostree_module(system.root)?)? == Kind::Absent {
+        if has_no_hook(system.root)? {
+            plan.note(NO_HOOK);
+        } else if system.root.kind(&ostree_module(system.root)?)? == Kind::Absent {
             plan.note("dracut has no module for OSTree, without which the image does not boot: install the package ostree-boot");
         }
     }

@@ -88,16 +88,9 @@ pub fn initramfs_ostree(system: &System<'_>) -> Result<Vec<String>> {
     };
     // Whether it can be read is another check.
     Ok(match initramfs::read(system.root, &path) {
-        Ok(Some(found)) if !found.files.keys().any(|path| is_ostree(path)) => {
-            vec![format!("/{path}")]
-        }
+        Ok(Some(found)) if !initramfs::mounts_deployments(&found) => vec![format!("/{path}")],
         _ => Vec::new(),
     })
-}
-
-/// The programs that mount a deployment: of OSTree, and of bootc's other backend.
-fn is_ostree(path: &str) -> bool {
-    path.ends_with("lib/ostree/ostree-prepare-root") || path.ends_with("lib/bootc/initramfs-setup")
 }
 
 pub fn initramfs_config(system: &System<'_>) -> Result<Vec<String>> {
