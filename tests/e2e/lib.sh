@@ -7,17 +7,18 @@
 
 e2e=$target/e2e
 
-# start NAME: `work` becomes an empty directory, podman, buildah and skopeo get storage apart
+# start NAME [SUITE]: `work` becomes an empty directory, podman, buildah and skopeo get storage apart
 # from the user's, with a base and a helper image kept in it from one test to the next.
 start() {
+    local suite=${2:-trixie}
     current_step=$1
     work=$e2e/$1
     rm -rf "$work"
     mkdir -p "$work"
     trap finish EXIT
     private_storage
-    base_image trixie
-    ensure_podman_runs "$(base_image_name trixie)"
+    base_image "$suite"
+    ensure_podman_runs "$(base_image_name "$suite")"
 }
 
 # Removes the images that the test made, and the run directory: nothing is mounted any more.

@@ -1,8 +1,10 @@
 # shellcheck shell=bash
-# A virtual machine and a registry on loopback, for tests/e2e/boot, which sets where things are
-# and in what phase it is. qemu emulates the processor, which needs no rights and no hardware, and
-# is slow.
+# A virtual machine and a registry on loopback, for tests/e2e/boot and tests/e2e/sealed, which set
+# where things are and in what phase they are. qemu emulates the processor, which needs no rights
+# and no hardware, and is slow.
 : "${place:=}" "${disk:=}" "${phase:=}"
+# More options for qemu: firmware, a kernel, disks after the first.
+machine_options=()
 
 # A boot takes some minutes of an idle machine, and many times that of a busy one.
 BOOT_SECONDS=${BOOT_SECONDS:-1800}
@@ -25,6 +27,7 @@ boot() {
     qemu-system-x86_64 -machine q35 -accel tcg,thread=single -icount shift=1 -cpu Nehalem -m 2048 \
         -display none -no-reboot -serial "file:$console" \
         -drive "file=$disk,format=raw,if=virtio,cache=unsafe" -device virtio-rng-pci \
+        "${machine_options[@]}" \
         -netdev "user,id=net,hostfwd=tcp:127.0.0.1:$ssh_port-:22" \
         -device virtio-net-pci,netdev=net -smbios "type=11,value=$(credential "$key.pub")" \
         >"$place/qemu.log" 2>&1 &
