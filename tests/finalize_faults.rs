@@ -13,7 +13,7 @@ use std::process::Command;
 
 use apt_ostree_helper::finalize;
 use common::debian::{
-    contents, debian, finalized, kept, listing, options, scratch_in_memory, side_by_side,
+    KERNEL, contents, debian, finalized, kept, listing, options, scratch_in_memory, side_by_side,
 };
 use common::{Rootfs, fail, has, in_a_mount_namespace, is_root, run, scratch};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -103,6 +103,20 @@ fn initramfs_tools_with_a_hook_will_do() {
     let said = told(&["--bootable"]);
     assert!(!said.contains("has no hook"), "{said}");
     assert!(said.contains("/usr/sbin/mkinitramfs"), "{said}");
+}
+
+/// initramfs-tools has it while it works, and may be killed.
+#[test]
+fn a_link_to_the_configuration_of_the_kernel_does_not_replace_it() {
+    let dir = scratch();
+    let rootfs = debian(dir.path().join("r"));
+    finalized(&rootfs.path);
+    let config = format!("usr/lib/modules/{KERNEL}/config");
+    rootfs.link(&format!("boot/config-{KERNEL}"), &format!("../{config}"));
+    assert_eq!(finalized(&rootfs.path).changes(), 1);
+    let link = rootfs.at(&format!("boot/config-{KERNEL}"));
+    assert!(!link.is_symlink(), "it is gone");
+    assert_eq!(fs::read(rootfs.at(&config)).unwrap(), b"config");
 }
 
 #[test]

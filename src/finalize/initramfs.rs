@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::change::{Change, Plan};
 use super::cpio::{self, Initramfs};
+use super::kernel;
 use super::prepare_root;
 use super::root::{Kind, Root};
 use super::system::{MODULES, System};
@@ -130,7 +131,14 @@ pub fn make(
     let image = root.stat(&format!("{MODULES}/{kernel}/vmlinuz"))?;
     let time = image.map_or(0, |stat| stat.st_mtime);
     let environment = vec![format!("SOURCE_DATE_EPOCH={time}")];
-    process::run_in_root(root.path(), root.is_own(), &environment, command)
+    let command = match command
+        .first()
+        .is_some_and(|name| name.ends_with(MKINITRAMFS))
+    {
+        true => with_kernel_config(&kernel, command),
+        false => command.to_vec(),
+    };
+    process::run_in_root(root.path(), root.is_own(), &environment, &command)
         .with_context(|| format!("making {}", root.name(path)))?;
     let Some(initramfs) = read(root, &made)? else {
         bail!("{} has made no initramfs", command[0]);
@@ -148,6 +156,19 @@ pub fn make(
             tv_nsec: 0,
         }),
     )
+}
+
+/// initramfs-tools asks the kernel's configuration in `/boot` what it can unpack, and fails
+/// without. A link there leads to it meanwhile.
+fn with_kernel_config(kernel: &str, command: &[String]) -> Vec<String> {
+    let script = r#"link=$2 target=$1; shift 2; [ ! -e "$link" ] || exec "$@"
+        trap 'rm -f "$link"' EXIT; ln -sfn "$target" "$link"; "$@""#;
+    let words = ["/bin/sh", "-euc", script, "sh"];
+    let mut wrapped: Vec<String> = words.map(str::to_owned).to_vec();
+    wrapped.push(kernel::config_target(kernel));
+    wrapped.push(format!("/{}", kernel::config_link(kernel)));
+    wrapped.extend_from_slice(command);
+    wrapped
 }
 
 fn unfinished(kernel: &str) -> String {
@@ -288,4 +309,37 @@ fn configuration(root: &Root) -> Result<Vec<String>> {
         );
     }
     Ok(paths)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// What `asks` says, run with the kernel's configuration at `link`.
+    fn said(link: &str, asks: &[&str]) -> String {
+        let asks: Vec<String> = asks.iter().map(|word| (*word).to_owned()).collect();
+        let mut command = with_kernel_config("k", &asks);
+        let place = command.iter_mut().find(|word| *word == "/boot/config-k");
+        *place.unwrap() = link.to_owned();
+        let output = Command::new(&command[0]).args(&command[1..]).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    }
+
+    #[test]
+    fn initramfs_tools_find_the_configuration_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("config-k");
+        let path = link.to_str().unwrap();
+        assert_eq!(
+            said(path, &["readlink", path]),
+            "../usr/lib/modules/k/config\n"
+        );
+        assert!(!link.is_symlink());
+        std::fs::write(&link, "of a package").unwrap();
+        assert_eq!(said(path, &["cat", path]), "of a package");
+        assert!(link.is_file(), "it is not ours");
+    }
 }

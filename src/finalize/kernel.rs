@@ -18,6 +18,16 @@ const LINKS: [&str; 4] = ["vmlinuz", "vmlinuz.old", "initrd.img", "initrd.img.ol
 /// unpacked.
 const LEFT_BEHIND: [&str; 3] = ["initramfs.img", "initramfs.sources", "modules."];
 
+/// The kernel's configuration in `/boot`, where initramfs-tools looks for it.
+pub fn config_link(kernel: &str) -> String {
+    format!("boot/config-{kernel}")
+}
+
+/// Where a link in its place leads.
+pub fn config_target(kernel: &str) -> String {
+    format!("../{MODULES}/{kernel}/config")
+}
+
 /// Refuses what no image can be: several kernels, or none where one is asked for.
 pub fn check(system: &System<'_>) -> Result<()> {
     let kernels = system.kernels()?;
@@ -59,6 +69,10 @@ pub fn plan<'a>(system: &System<'a>) -> Result<Plan<'a>> {
         for file in FILES {
             let from = format!("boot/{file}-{kernel}");
             let to = format!("{MODULES}/{kernel}/{file}");
+            if system.root.kind(&from)? == Kind::Link(config_target(&kernel)) {
+                plan.remove(&from, "a run that was stopped has left it")?;
+                continue;
+            }
             // dpkg then verifies, upgrades and removes it at its new place.
             if system.owner(&from).is_some() {
                 diversions.add(&from, &to);
