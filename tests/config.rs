@@ -79,8 +79,22 @@ fn labels_annotations_and_history_say_what_is_in_it() {
         without_plan(&plain.config)["Labels"],
         json!({"containers.bootc": "1", "org.opencontainers.image.version": "20231114"})
     );
-    let commit = &plain.manifest["annotations"]["apt-ostree-helper.commit"];
-    assert_eq!(commit, &said["commit"]);
+    let annotations = &plain.manifest["annotations"];
+    assert_eq!(annotations["apt-ostree-helper.commit"], said["commit"]);
+    let version = "org.opencontainers.image.version";
+    assert_eq!(annotations[version], "20231114", "as bootc reads it");
+
+    // One of the user's stays, and the annotation is that of the label as it is in the end.
+    let annotated = |options: &[&str]| {
+        fs::remove_dir_all(dir.path().join("out")).unwrap();
+        build_layout(dir.path(), &rootfs, options);
+        let mut image = read_image(&dir.path().join("out"));
+        image.manifest["annotations"][version].take()
+    };
+    let label = format!("{version}=7");
+    assert_eq!(annotated(&["--label", &label]), "7");
+    assert_eq!(annotated(&["--annotation", &label]), "7");
+    assert_eq!(annotated(&["--label", &format!("{version}-")]), Value::Null);
 }
 
 const BASE: &str = r#"{"architecture": "arm64", "variant": "v8", "os": "linux", "x-unknown": [1],

@@ -154,6 +154,9 @@ fn the_kernel_names_the_files_and_the_layers_stay() {
     let labels = &image.config["config"]["Labels"];
     assert_eq!(labels["containers.bootc"], "1");
     assert_eq!(labels["org.opencontainers.image.version"], "13");
+    // What bootc's composefs backend shows.
+    let annotations = &image.manifest["annotations"];
+    assert_eq!(annotations["org.opencontainers.image.version"], "13");
     judged(&["verify", case.layout("sealed").to_str().unwrap()]);
 }
 

@@ -234,6 +234,11 @@ impl BaseConfig {
         self.labels.contains_key(name)
     }
 
+    /// The value of a label, where it is text.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.labels.get(name)?.as_str()
+    }
+
     /// Sets a label, or removes it.
     pub fn set_label(&mut self, name: &str, value: Option<&str>) {
         match value {

@@ -1,5 +1,7 @@
 //! Labels that describe the image itself: its version, its commit, and whether it boots.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail};
 
 use super::os_release::field;
@@ -8,6 +10,7 @@ use super::{Format, ImageOptions};
 use crate::checksum::Checksum;
 use crate::component::TreeFiles;
 use crate::dpkg::Files;
+use crate::oci::BaseConfig;
 use crate::ostree::MetadataValue;
 use crate::registry::Image;
 use crate::remedy::{Advised, Remedy};
@@ -96,6 +99,18 @@ pub fn of_image(
         labels.extend(copied(system, key)?.map(|value| (key.clone(), value)));
     }
     Ok(labels)
+}
+
+/// Repeats the version of a bootable image as an annotation of its manifest, where it has none:
+/// bootc's OSTree backend reads the label, its composefs backend the annotation.
+pub fn annotate_version(config: &BaseConfig, annotations: &mut BTreeMap<String, String>) {
+    if let Some(version) = config
+        .label(IMAGE_VERSION)
+        .filter(|_| config.has_label(BOOTC))
+    {
+        let annotation = annotations.entry(IMAGE_VERSION.into());
+        annotation.or_insert_with(|| version.to_owned());
+    }
 }
 
 /// Whether there is a kernel with all that it needs in one file, where bootc looks for it

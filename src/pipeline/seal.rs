@@ -340,9 +340,11 @@ impl<'a> Sealing<'a> {
             let version = labels::version(&self.os_release()?, self.timestamp());
             config.set_label(IMAGE_VERSION, Some(&version));
         }
+        let mut annotations = image.manifest.annotations.clone();
+        labels::annotate_version(&config, &mut annotations);
         Ok(ImageDetails {
             config,
-            annotations: image.manifest.annotations.clone(),
+            annotations,
             created: created.to_string(),
             created_by: self.options.created_by.clone(),
         })

@@ -397,6 +397,7 @@ fn details(
     if options.format == Format::Plain {
         annotations.insert(PLAIN_COMMIT.into(), system.commit.checksum.to_string());
     }
+    labels::annotate_version(&config, &mut annotations);
     let created = match config.created() {
         Some(created) => created.to_owned(),
         None => rfc3339(system.timestamp())?,
