@@ -1,9 +1,9 @@
 //! A cache of content checksums, so that a rebuild on one host reads only the files that changed.
 //!
-//! One file in a directory of the user's holds pairs of a key and a checksum. The key is the hash of
-//! all that a content object consists of but the content: what tells on disk that a file is the
-//! same ([`FileIdentity`]), and the header of the object. So a record is right or is not found;
-//! there is none that would have to be invalidated.
+//! One file in a directory of the user's holds pairs of a key and a checksum. The key is the hash
+//! of what tells on disk that a file is the same ([`FileIdentity`]), and of the header of its
+//! object, which is all of the object but the content. So a record is right or is not found; none
+//! ever has to be invalidated.
 //!
 //! What is in the cache is believed as `make` and git believe it: a file whose file system, inode,
 //! size, change time and modification time are the same has the same content. A file that changed

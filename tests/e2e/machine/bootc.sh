@@ -1,4 +1,6 @@
 # shellcheck shell=bash
+# Of vm.sh, which is sourced beside this:
+# shellcheck disable=SC2034,SC2154
 # A sealed image, installed by the bootc in it and booted by UEFI, for tests/e2e/sealed.
 #
 # The installation runs in a virtual machine as well: bootc mounts the EFI system partition and asks
