@@ -50,7 +50,7 @@ pub fn map<J: Sync, S, R: Send>(
     });
     let mut results = results
         .into_inner()
-        .map_err(|_| anyhow!("a worker thread broke off"))?;
+        .map_err(|_| anyhow!("a worker thread ended too early"))?;
     results.sort_by_key(|(at, _)| *at);
     results.into_iter().map(|(_, outcome)| outcome).collect()
 }

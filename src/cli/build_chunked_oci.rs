@@ -12,7 +12,7 @@ use crate::layers::FormatVersion;
 use crate::pipeline::{self, CommitOptions, Format, ImageOptions, Previous};
 use crate::registry::{Destination, Reference};
 
-/// Make a chunked image that bootc boots of a root filesystem.
+/// Make a chunked image for bootc from a root filesystem.
 ///
 /// The entry point of rpm-ostree, with its options and its defaults; 'build' has more. When there
 /// is a chunked image at the output already, its plan is kept, so that layers stay that have not

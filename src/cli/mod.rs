@@ -40,8 +40,8 @@ use args::LogArgs;
 
 use crate::layers::FormatVersion;
 use crate::process::Failed;
-use crate::report::{ShownStderr, remove_bars, shown, shown_lines};
-use crate::tree::Unheld;
+use crate::report::{EscapedStderr, remove_bars, shown, shown_lines};
+use crate::tree::Unrepresentable;
 use crate::undo::{self, Notice};
 
 const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 'lint' or 'diff --exit-code' found something, 128 and the number of a signal that ended it.";
@@ -224,7 +224,7 @@ impl std::error::Error for UsageError {}
 
 fn log_to_stderr(level: LevelFilter) {
     let log = tracing_subscriber::fmt()
-        .with_writer(ShownStderr::of_lines)
+        .with_writer(EscapedStderr::of_lines)
         .fmt_fields(format::debug_fn(remedy::log_field))
         .with_ansi(false)
         .with_max_level(level)
@@ -239,7 +239,7 @@ fn log_to_stderr(level: LevelFilter) {
 fn told(error: &anyhow::Error) -> String {
     let texts = error.chain().map(|cause| {
         let text = cause.to_string();
-        match cause.is::<Failed>() || cause.is::<Unheld>() {
+        match cause.is::<Failed>() || cause.is::<Unrepresentable>() {
             true => text,
             false => shown(&text).into_owned(),
         }
@@ -249,7 +249,7 @@ fn told(error: &anyhow::Error) -> String {
 
 /// A line on standard error, as a terminal may see it; that it is closed is not a failure.
 fn say(line: &str) {
-    let _ = ShownStderr::default().write_all(format!("{}\n", line.trim_end()).as_bytes());
+    let _ = EscapedStderr::default().write_all(format!("{}\n", line.trim_end()).as_bytes());
 }
 
 /// Lines for a person on standard output, as a terminal may see them.

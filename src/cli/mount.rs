@@ -10,8 +10,8 @@ use crate::source;
 
 /// Mount an image or a container of podman or buildah, for scripts.
 ///
-/// The path goes to standard output. It stays mounted until 'umount': backends count, so that each
-/// mount wants an unmount of its own. Read it, do not write to it. As an ordinary user, run the
+/// Prints the path. The mount stays until 'umount'; backends count mounts, so call 'umount' once
+/// for each 'mount'. Read it, do not write to it. As an ordinary user, run the
 /// whole script in 'podman unshare' or 'buildah unshare': what is mounted there is seen nowhere
 /// else.
 #[derive(Debug, Args)]

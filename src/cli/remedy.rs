@@ -1,6 +1,6 @@
 //! Which option helps against a failure. The library says what is wrong and what helps in its own
-//! terms ([`Remedy`], [`FailureKind`], [`Unheld`]); this is the one place that turns those into
-//! words with an option in them, to be said after the text of the error or warning.
+//! terms ([`Remedy`], [`FailureKind`], [`Unrepresentable`]); this is the one place that turns those
+//! into words with an option in them, to be said after the text of the error or warning.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use tracing_subscriber::fmt::format::Writer;
 
 use crate::registry::{Failure, FailureKind};
 use crate::remedy::Remedy;
-use crate::tree::Unheld;
+use crate::tree::Unrepresentable;
 
 /// What is said after an error; nothing when no option helps.
 pub fn hint(error: &anyhow::Error) -> &'static str {
-    let unheld = error.downcast_ref::<Unheld>();
-    if unheld.is_some_and(Unheld::has_special_files) {
+    let unheld = error.downcast_ref::<Unrepresentable>();
+    if unheld.is_some_and(Unrepresentable::has_special_files) {
         return "\nremove special files, or leave them out with --skip-special-files";
     }
     if let Some(remedy) = Remedy::of(error) {

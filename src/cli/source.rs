@@ -18,8 +18,8 @@ use crate::source::{self, Backends, Choice, Source, Unshared, View};
 /// The backend of images and containers.
 #[derive(Debug, Args)]
 pub struct BackendArgs {
-    /// What has the images and containers: podman, buildah, or auto, whichever is there (podman
-    /// first; only buildah in a container with the storage of another system)
+    /// The container tool to use: podman, buildah, or auto for the one that is installed (podman
+    /// first; buildah alone in a container with the storage of another system)
     #[arg(
         long,
         value_name = "NAME",
@@ -28,7 +28,7 @@ pub struct BackendArgs {
     )]
     pub backend: Choice,
 
-    /// Seconds after which a call of the backend that fetches and builds nothing is given up
+    /// Time limit in seconds for each call of the backend, but for those that fetch or build
     #[arg(long, value_name = "SECONDS", default_value = "300", env = "APT_OSTREE_HELPER_BACKEND_TIMEOUT",
         value_parser = clap::value_parser!(u64).range(1..))]
     pub backend_timeout: u64,

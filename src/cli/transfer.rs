@@ -15,8 +15,8 @@ use crate::report::transferred_line;
 
 /// Send an image to a registry.
 ///
-/// Layers that the repository has are not sent, so that a push that broke off is completed by the
-/// next one. The digest stays that of the source, as do the annotations of layers, unless layers
+/// Layers that the repository has are not sent, so the next push completes one that was
+/// interrupted. The digest stays that of the source, as do the annotations of layers, unless layers
 /// are uncompressed: those are compressed with gzip. Afterwards the registry is asked for the
 /// digest, which goes to standard output.
 #[derive(Debug, Args)]

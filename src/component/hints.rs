@@ -4,14 +4,14 @@
 
 use std::collections::BTreeSet;
 
-use super::{Component, ComponentId, Making, chance_of_days, interval_days};
+use super::{Component, ComponentId, ComponentsBuilder, chance_of_days, interval_days};
 use crate::tree::{EntryId, Hint, Tree};
 
 /// Components that are named in a warning.
 const NAMED: usize = 3;
 
 /// For each entry, the component that the nearest hint at or above it names.
-pub(super) fn named(making: &mut Making, tree: &Tree) -> Vec<Option<ComponentId>> {
+pub(super) fn named(builder: &mut ComponentsBuilder, tree: &Tree) -> Vec<Option<ComponentId>> {
     let mut found: Vec<Option<ComponentId>> = Vec::with_capacity(tree.len());
     for id in tree.ids() {
         let hint = tree.hint(id);
@@ -19,7 +19,7 @@ pub(super) fn named(making: &mut Making, tree: &Tree) -> Vec<Option<ComponentId>
         found.push(match here {
             Some((hint, name)) => {
                 let days = days(hint, &|| format!("component '{name}'"));
-                Some(making.component(&Component::of_user(name, days)))
+                Some(builder.component(&Component::of_user(name, days)))
             }
             None if id == EntryId::ROOT => None,
             None => found[tree.entry(id).parent.index()],

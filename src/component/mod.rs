@@ -2,7 +2,6 @@
 //! hints that a user left, the user's table, the package state, dpkg, named rules for what packages
 //! generate, then big files, and one component for the rest. Large sources have several components.
 
-mod by_hand;
 mod files;
 mod hints;
 mod intervals;
@@ -11,6 +10,7 @@ mod parts;
 mod pattern;
 mod rules;
 mod table;
+mod unpackaged;
 
 use std::collections::HashMap;
 
@@ -109,14 +109,14 @@ impl Ownership {
         let installed = database.map_or(&[][..], |database| &database.packages);
         let owned = packages::owned_entries(tree, database, files)?;
         let view = rules::View::new(tree, database, &owned);
-        let mut making = Making::default();
-        let mut hints = hints::named(&mut making, tree);
+        let mut builder = ComponentsBuilder::default();
+        let mut hints = hints::named(&mut builder, tree);
         let table = table.cloned().unwrap_or_default();
         let mut rows = table.rows_of(tree);
         for (row, hint) in rows.iter_mut().zip(&mut hints) {
             match (*hint, *row) {
                 (Some(_), _) => *row = None,
-                (None, Some(at)) => *hint = Some(making.component(table.component(at))),
+                (None, Some(at)) => *hint = Some(builder.component(table.component(at))),
                 (None, None) => {}
             }
         }
@@ -141,21 +141,21 @@ impl Ownership {
         for (id, claimed) in tree.ids().zip(&claims) {
             let owner = match (hints[id.index()], &claimed.owner) {
                 (Some(component), _) => component,
-                (None, Claim::Own(component)) => making.component(component),
+                (None, Claim::Own(component)) => builder.component(component),
                 (None, Claim::Package(at)) => {
                     let source = sources.of_package[*at];
                     let whole = sources.component(source);
                     match parts.part(id) {
-                        None => making.component(&whole),
-                        Some(part) => making.part(tree, &parts, source, part, &whole),
+                        None => builder.component(&whole),
+                        Some(part) => builder.part(tree, &parts, source, part, &whole),
                     }
                 }
             };
             owners.push(owner);
         }
-        hints::follow_intervals(tree, &owners, &mut making.components);
+        hints::follow_intervals(tree, &owners, &mut builder.components);
         Ok(Self {
-            components: making.components,
+            components: builder.components,
             owners,
             table,
             rows,
@@ -198,7 +198,7 @@ impl Ownership {
     /// Whether the time of an entry tells nothing about its content: it was made on the system from
     /// what packages brought (a cache, byte code, a link), or is what an update leaves as it is but
     /// for the time it was built.
-    pub fn is_made(&self, id: EntryId) -> bool {
+    pub fn is_generated(&self, id: EntryId) -> bool {
         self.made[id.index()]
     }
 }
@@ -250,13 +250,13 @@ impl<'a> Sources<'a> {
 
 /// Components being collected.
 #[derive(Default)]
-struct Making {
+struct ComponentsBuilder {
     components: Vec<Component>,
     by_name: HashMap<String, ComponentId>,
     parts: HashMap<(u32, EntryId), ComponentId>,
 }
 
-impl Making {
+impl ComponentsBuilder {
     /// The component of that name; a name that stands for several sources of evidence keeps the
     /// highest chance, and an interval that is told counts more than none.
     fn component(&mut self, wanted: &Component) -> ComponentId {

@@ -3,7 +3,7 @@
 
 use camino::Utf8Path;
 
-use super::by_hand::installed_by_hand;
+use super::unpackaged::unpackaged_tree;
 use super::{Claim, Claimed, Component};
 use crate::dpkg::{self, Database, Package};
 use crate::tree::{EntryId, Kind, Tree};
@@ -104,11 +104,11 @@ impl<'a> View<'a> {
         if let Some(owner) = self.generated(id, &path).or_else(|| self.link(id)) {
             return Claimed { owner, made: true };
         }
-        let by_hand = match self.tree.entry(id).kind {
+        let unpackaged = match self.tree.entry(id).kind {
             Kind::Directory => None,
-            _ => installed_by_hand(&path),
+            _ => unpackaged_tree(&path),
         };
-        if let Some(name) = by_hand {
+        if let Some(name) = unpackaged {
             return Claimed {
                 owner: own(name, BY_HAND_CHANCE),
                 made: false,

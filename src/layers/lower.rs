@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::assignment::Sharing;
 use super::members::{LayerArchive, Source};
-use super::merge::{Keeper, LayerFile, LayerMember, LayerMembers, Merged, WHITEOUT};
+use super::merge::{ContentSink, LayerFile, LayerMember, LayerMembers, Merged, WHITEOUT};
 use super::nodes::{Node, NodeKind};
 use super::unpack::OBJECTS;
 use crate::checksum::Checksum;
@@ -40,8 +40,8 @@ struct LowerFile {
 #[derive(Debug, Default)]
 struct Namer(u64);
 
-impl Keeper for Namer {
-    type Kept = LowerFile;
+impl ContentSink for Namer {
+    type Handle = LowerFile;
 
     fn file(&mut self, file: &LayerFile<'_>, content: &mut dyn Read) -> Result<LowerFile> {
         let mut hasher = Sha256::new_with_prefix(content_header_of(file.metadata, ""));

@@ -1,7 +1,7 @@
 //! Layers applied in memory, one on top of the other, as a container runtime does it (image-spec,
 //! layer.md, "Applying changesets"). Everything that reads layers goes through here: to make a
-//! commit, to inspect an image, or to compare two. A [`Keeper`] decides what happens to the content
-//! of files as it passes.
+//! commit, to inspect an image, or to compare two. A [`ContentSink`] decides what happens to the
+//! content of files as it passes.
 
 mod commit;
 
@@ -38,22 +38,22 @@ pub struct LayerFile<'a> {
 }
 
 /// Says what becomes of the content of files.
-pub trait Keeper {
+pub trait ContentSink {
     /// What is remembered of the content of a file. Hard links share it.
-    type Kept: Clone;
+    type Handle: Clone;
 
     /// Takes in the content of a regular file, before it is known whether a later layer replaces
     /// it.
     ///
     /// # Errors
     /// When that fails.
-    fn file(&mut self, file: &LayerFile<'_>, content: &mut dyn Read) -> Result<Self::Kept>;
+    fn file(&mut self, file: &LayerFile<'_>, content: &mut dyn Read) -> Result<Self::Handle>;
 
     /// Takes in a symbolic link that is there when all layers are applied.
     ///
     /// # Errors
     /// When that fails.
-    fn link(&mut self, metadata: &Metadata, target: &[u8]) -> Result<Self::Kept>;
+    fn link(&mut self, metadata: &Metadata, target: &[u8]) -> Result<Self::Handle>;
 }
 
 /// What one member of a layer says of its path.
@@ -144,13 +144,17 @@ impl<C: Clone> Merged<'_, C> {
     ///
     /// # Errors
     /// When a member cannot be applied: its name is told.
-    pub fn apply<R: Read>(&mut self, layer: R, keeper: &mut impl Keeper<Kept = C>) -> Result<R> {
+    pub fn apply<R: Read>(
+        &mut self,
+        layer: R,
+        sink: &mut impl ContentSink<Handle = C>,
+    ) -> Result<R> {
         self.layer += 1;
         let mut tar = TarReader::new(layer);
         while let Some(entry) = tar.next_entry()? {
             let path = clean_path(&entry.path)?;
             let apply = || {
-                let member = self.read_member(&path, entry, &mut tar, keeper)?;
+                let member = self.read_member(&path, entry, &mut tar, sink)?;
                 self.put(&path, member)
             };
             apply().with_context(|| format!("applying /{}", path.escape_debug()))?;
@@ -166,7 +170,7 @@ impl<C: Clone> Merged<'_, C> {
     pub fn list<R: Read>(
         &mut self,
         layer: R,
-        keeper: &mut impl Keeper<Kept = C>,
+        sink: &mut impl ContentSink<Handle = C>,
         meter: &mut Meter,
     ) -> Result<(LayerMembers<C>, R)> {
         self.layer += 1;
@@ -175,7 +179,7 @@ impl<C: Clone> Merged<'_, C> {
         while let Some(entry) = tar.next_entry()? {
             let path = clean_path(&entry.path)?;
             let read = || {
-                let member = self.read_member(&path, entry, &mut tar, keeper)?;
+                let member = self.read_member(&path, entry, &mut tar, sink)?;
                 meter.add(path.len() + member.len())?;
                 anyhow::Ok(member)
             };
@@ -228,14 +232,14 @@ impl<C: Clone> Merged<'_, C> {
         )
     }
 
-    /// Lets `keeper` take in the symbolic links, which it has not seen as they passed.
+    /// Lets `sink` take in the symbolic links, which it has not seen as they passed.
     ///
     /// # Errors
     /// When that fails.
-    pub fn keep_links(&mut self, keeper: &mut impl Keeper<Kept = C>) -> Result<()> {
+    pub fn keep_links(&mut self, sink: &mut impl ContentSink<Handle = C>) -> Result<()> {
         for node in self.nodes.all_mut() {
             if node.kind == NodeKind::Known(Kind::Symlink) && node.kept.is_none() {
-                node.kept = Some(keeper.link(&node.metadata(), &node.target)?);
+                node.kept = Some(sink.link(&node.metadata(), &node.target)?);
             }
         }
         Ok(())
@@ -260,7 +264,7 @@ impl<C: Clone> Merged<'_, C> {
         path: &str,
         mut entry: Entry,
         tar: &mut TarReader<R>,
-        keeper: &mut impl Keeper<Kept = C>,
+        sink: &mut impl ContentSink<Handle = C>,
     ) -> Result<LayerMember<C>> {
         if !path.is_empty() {
             let (_, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -294,7 +298,7 @@ impl<C: Clone> Merged<'_, C> {
                         layer: self.layer as usize - 1,
                         offset: tar.offset(),
                     };
-                    let kept = keeper.file(&file, tar)?;
+                    let kept = sink.file(&file, tar)?;
                     LayerMember::File(metadata, kept)
                 }
                 _ => LayerMember::Special(self.metadata(&mut entry, Kind::Regular)),

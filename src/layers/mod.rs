@@ -14,7 +14,7 @@ pub use assignment::{Assignment, Sharing, component_sizes};
 pub use encapsulated::{FormatVersion, write_commit_layer, write_content_layer};
 pub use lower::{Compared, LowerLayers, Overlay, write_mending_layer};
 pub use members::Source;
-pub use merge::{Keeper, LayerFile, Merged};
+pub use merge::{ContentSink, LayerFile, Merged};
 pub use nodes::{Node, NodeKind};
 pub use plain::write_plain_layer;
 pub use unpack::{CommitObject, OBJECTS, unpack_commit_layer, unpack_content_layer};

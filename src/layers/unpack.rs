@@ -9,7 +9,7 @@ use std::io::Read;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::merge::{Keeper, LayerFile, link_target};
+use super::merge::{ContentSink, LayerFile, link_target};
 use crate::checksum::Checksum;
 use crate::oci::read::{Entry, EntryKind, TarReader, clean_path};
 use crate::ostree::{FileHeader, MetadataKind, NewFile, Transaction, parse};
@@ -135,8 +135,8 @@ pub(super) fn content_object(path: &str) -> Option<Checksum> {
 }
 
 /// Content becomes objects of the repository.
-impl Keeper for Transaction<'_> {
-    type Kept = Checksum;
+impl ContentSink for Transaction<'_> {
+    type Handle = Checksum;
 
     fn file(&mut self, file: &LayerFile<'_>, content: &mut dyn Read) -> Result<Checksum> {
         write(self, file.metadata, b"", content)

@@ -47,7 +47,7 @@ impl Stage {
         };
         match taken {
             Ok(()) => Ok(true),
-            Err(e) if e.is::<NotThat>() => {
+            Err(e) if e.is::<WrongContent>() => {
                 tracing::warn!("the blob {from} is made anew: it is damaged, {e:#}");
                 Ok(false)
             }
@@ -98,15 +98,15 @@ impl Stage {
 
 /// What is read is not what its name says.
 #[derive(Debug)]
-struct NotThat(String);
+struct WrongContent(String);
 
-impl std::fmt::Display for NotThat {
+impl std::fmt::Display for WrongContent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for NotThat {}
+impl std::error::Error for WrongContent {}
 
 fn copy(content: impl Read, to: &Utf8Path, digest: Checksum, size: u64) -> Result<()> {
     let context = || format!("writing {to}");
@@ -167,7 +167,7 @@ fn check(content: impl Read, out: &mut impl Write, digest: Checksum, size: u64) 
     let found = Checksum::finish(hasher);
     ensure!(
         count == size && found == digest,
-        NotThat(match count.cmp(&size) {
+        WrongContent(match count.cmp(&size) {
             std::cmp::Ordering::Equal => format!("its bytes have the digest {}", found.to_digest()),
             std::cmp::Ordering::Less => format!("it has {count} bytes, not {size}"),
             std::cmp::Ordering::Greater => format!("it has more than {size} bytes"),

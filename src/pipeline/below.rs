@@ -10,9 +10,9 @@ use anyhow::{Context, Error, Result, anyhow};
 
 use super::layer_plan::{PlannedLayer, Role};
 use super::lower_image::LowerImage;
+use super::read_ahead::Layers;
 use super::system::{Packages, System};
 use super::times::Times;
-use super::watched::Layers;
 use super::{Format, ImageOptions, write};
 use crate::layers::{Compared, LowerLayers, Overlay};
 use crate::oci::{Layer, Stage};

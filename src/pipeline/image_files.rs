@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::byte_code;
 use crate::checksum::Checksum;
 use crate::dpkg;
-use crate::layers::{Keeper, LayerFile, Merged, NodeKind, OBJECTS};
+use crate::layers::{ContentSink, LayerFile, Merged, NodeKind, OBJECTS};
 use crate::limits::Meter;
 use crate::tree::{Kind, Metadata};
 
@@ -52,7 +52,7 @@ pub struct Content {
     identity: Checksum,
     timeless: Option<Checksum>,
     /// The bytes, where they may be of dpkg's database.
-    database: Option<Arc<Held>>,
+    database: Option<Arc<CountedBytes>>,
 }
 
 /// The file system of an image.
@@ -98,20 +98,20 @@ pub struct Reader {
 
 /// Bytes in memory, counted until they are dropped.
 #[derive(Debug)]
-struct Held {
+struct CountedBytes {
     bytes: Vec<u8>,
     counter: Arc<AtomicU64>,
 }
 
-impl Drop for Held {
+impl Drop for CountedBytes {
     fn drop(&mut self) {
         let len = self.bytes.len() as u64;
         self.counter.fetch_sub(len, Ordering::Relaxed);
     }
 }
 
-impl Keeper for Reader {
-    type Kept = Content;
+impl ContentSink for Reader {
+    type Handle = Content;
 
     fn file(&mut self, file: &LayerFile<'_>, content: &mut dyn Read) -> Result<Content> {
         let mut hasher = hash_of_metadata(file.metadata, b"");
@@ -131,7 +131,7 @@ impl Keeper for Reader {
             database = Some(Arc::new(held));
         }
         match &mut timeless {
-            Some(timeless) => io::copy(content, &mut Both(&mut hasher, timeless))?,
+            Some(timeless) => io::copy(content, &mut TeeHasher(&mut hasher, timeless))?,
             None => io::copy(content, &mut hasher)?,
         };
         Ok(Content {
@@ -152,7 +152,12 @@ impl Keeper for Reader {
 
 impl Reader {
     /// The whole of a file of the database.
-    fn hold(&self, file: &LayerFile<'_>, beginning: &[u8], rest: &mut dyn Read) -> Result<Held> {
+    fn hold(
+        &self,
+        file: &LayerFile<'_>,
+        beginning: &[u8],
+        rest: &mut dyn Read,
+    ) -> Result<CountedBytes> {
         let size = file.metadata.size;
         ensure!(
             size <= DATABASE_FILE,
@@ -162,7 +167,7 @@ impl Reader {
         // Taken back when this is dropped, also half-read.
         let mut bytes = beginning.to_vec();
         let read = rest.take(DATABASE_FILE).read_to_end(&mut bytes);
-        let held_bytes = Held {
+        let held_bytes = CountedBytes {
             counter: Arc::clone(&self.held),
             bytes,
         };
@@ -242,9 +247,9 @@ fn read_up_to(from: &mut dyn Read, buffer: &mut [u8]) -> Result<usize> {
 }
 
 /// Writes to both hashers.
-struct Both<'a>(&'a mut Sha256, &'a mut Sha256);
+struct TeeHasher<'a>(&'a mut Sha256, &'a mut Sha256);
 
-impl Write for Both<'_> {
+impl Write for TeeHasher<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.update(bytes);
         self.1.update(bytes);

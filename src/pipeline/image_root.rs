@@ -11,8 +11,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::embedded::RootFiles;
 use super::options::Place;
-use super::watched::Layers;
-use crate::layers::{Keeper, LayerFile, Merged, Node, NodeKind};
+use super::read_ahead::Layers;
+use crate::layers::{ContentSink, LayerFile, Merged, Node, NodeKind};
 use crate::oci::temporary_directory;
 use crate::progress::Progress;
 use crate::registry::Image;
@@ -77,7 +77,11 @@ impl ImageRoot {
 }
 
 /// The tree, and for each entry the place of its content.
-fn tree_of(merged: &Merged<'_, Kept>, filter: &Filter, name: &Place) -> Result<(Tree, Vec<u64>)> {
+fn tree_of(
+    merged: &Merged<'_, SpooledRange>,
+    filter: &Filter,
+    name: &Place,
+) -> Result<(Tree, Vec<u64>)> {
     let mut listed = ListedTree::new(metadata(merged.root()), filter);
     let mut offsets = vec![0];
     merged.walk(None, |path, node, _| {
@@ -103,7 +107,7 @@ fn tree_of(merged: &Merged<'_, Kept>, filter: &Filter, name: &Place) -> Result<(
     Ok((tree, places))
 }
 
-fn metadata(node: &Node<Kept>) -> Metadata {
+fn metadata(node: &Node<SpooledRange>) -> Metadata {
     let mut metadata = node.metadata();
     if node.is_dir() && !node.is_named {
         metadata.mtime = MADE_UP;
@@ -113,7 +117,7 @@ fn metadata(node: &Node<Kept>) -> Metadata {
 
 /// The files of an image, those that its tree leaves out too.
 pub struct UnpackedFiles {
-    merged: Merged<'static, Kept>,
+    merged: Merged<'static, SpooledRange>,
     spooled: Spooled,
     places: Vec<u64>,
 }
@@ -155,7 +159,7 @@ impl RootFiles for UnpackedFiles {
 
 /// What is remembered of a file: its content is in the spool.
 #[derive(Debug, Clone, Copy)]
-struct Kept {
+struct SpooledRange {
     /// Hard links of one file have the same.
     number: u64,
     /// Where the content begins.
@@ -204,11 +208,11 @@ impl Spool {
     }
 }
 
-impl Keeper for Spool {
-    type Kept = Kept;
+impl ContentSink for Spool {
+    type Handle = SpooledRange;
 
-    fn file(&mut self, file: &LayerFile<'_>, content: &mut dyn Read) -> Result<Kept> {
-        let kept = Kept {
+    fn file(&mut self, file: &LayerFile<'_>, content: &mut dyn Read) -> Result<SpooledRange> {
+        let kept = SpooledRange {
             number: self.files,
             offset: self.len,
         };
@@ -232,9 +236,9 @@ impl Keeper for Spool {
         Ok(kept)
     }
 
-    fn link(&mut self, _metadata: &Metadata, _target: &[u8]) -> Result<Kept> {
+    fn link(&mut self, _metadata: &Metadata, _target: &[u8]) -> Result<SpooledRange> {
         // Nothing of a link is on disk, and no link is another's hard link here.
-        Ok(Kept {
+        Ok(SpooledRange {
             number: u64::MAX,
             offset: 0,
         })

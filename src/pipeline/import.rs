@@ -7,8 +7,8 @@ use camino::Utf8PathBuf;
 use serde::Serialize;
 
 use super::labels::{COMMIT, FINAL_DIFF_ID, encapsulated_layers};
+use super::read_ahead::{Layers, ProgressReader};
 use super::system::commit_info;
-use super::watched::{Layers, WatchedLayer};
 use super::{CommitOptions, write};
 use crate::checksum::Checksum;
 use crate::layers::{CommitObject, Merged, unpack_commit_layer, unpack_content_layer};
@@ -230,7 +230,7 @@ impl<'a> Import<'a> {
         }
     }
 
-    fn next_layer<'l>(&self, layers: &'l Layers<'l>, at: usize) -> Result<WatchedLayer<'l>> {
+    fn next_layer<'l>(&self, layers: &'l Layers<'l>, at: usize) -> Result<ProgressReader<'l>> {
         let digest = self.image.layers()[at].0.digest.to_digest();
         layers.next(at, &digest)
     }
@@ -242,7 +242,7 @@ impl<'a> Import<'a> {
 
     /// Looks for every object that a commit reaches.
     fn require_reachable(&self, commit: Checksum) -> Result<()> {
-        let mut walk = Reach {
+        let mut walk = ReachabilityCheck {
             repository: self.repository,
             seen: HashSet::new(),
             missing: Vec::new(),
@@ -264,7 +264,7 @@ impl<'a> Import<'a> {
 }
 
 /// Walks over all objects that a commit reaches; what is missing is told once.
-struct Reach<'a> {
+struct ReachabilityCheck<'a> {
     repository: &'a Repository,
     /// Objects that were looked for, by kind: one name may be used for several.
     seen: HashSet<(&'static str, Checksum)>,
@@ -272,7 +272,7 @@ struct Reach<'a> {
     count: usize,
 }
 
-impl Reach<'_> {
+impl ReachabilityCheck<'_> {
     fn commit(&mut self, checksum: Checksum) -> Result<()> {
         let object = load_metadata(self.repository, MetadataKind::Commit, checksum)?;
         let commit = parse::commit(&object)

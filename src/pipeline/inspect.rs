@@ -9,7 +9,7 @@ use super::image_components::{FileOwners, ImageComponent};
 use super::image_files::{DatabaseFiles, Files, Reader, seen_files};
 use super::labels::{self, encapsulated_layers};
 use super::previous::told_layers;
-use super::watched::Layers;
+use super::read_ahead::Layers;
 use super::write::PLAIN_COMMIT;
 use crate::dpkg::{Database, Package};
 use crate::progress::Silent;

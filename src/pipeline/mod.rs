@@ -29,6 +29,7 @@ mod output;
 mod plan_file;
 mod planned;
 mod previous;
+mod read_ahead;
 mod seal;
 mod sealed_kernel;
 mod store;
@@ -37,7 +38,6 @@ mod system;
 mod times;
 mod transfer;
 mod verified;
-mod watched;
 mod write;
 
 use std::num::NonZeroUsize;

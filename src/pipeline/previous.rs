@@ -56,9 +56,9 @@ struct EarlierImage {
 }
 
 impl Previous {
-    /// What the image at `reference` tells. One that is not there, tells of no plan, or is for
-    /// another architecture is not a failure unless it `is_required`: there is none then, which a
-    /// warning says.
+    /// Reads the plan of the image at `reference`. Gives none, and warns, where the image is
+    /// missing, has no plan, or is for another architecture; when it `is_required`, that is an
+    /// error.
     ///
     /// # Errors
     /// When it is required and cannot be used; when it cannot be read for any other reason: a

@@ -79,7 +79,7 @@ impl<'a> Times<'a> {
     /// The time of an entry, in seconds since the epoch.
     pub fn of(&self, id: EntryId) -> u64 {
         let entry = self.tree.entry(id);
-        if entry.kind != Kind::Regular || self.ownership.is_made(id) {
+        if entry.kind != Kind::Regular || self.ownership.is_generated(id) {
             return 0;
         }
         // A time before the epoch has no portable form in a tar header.

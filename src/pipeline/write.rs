@@ -217,7 +217,7 @@ struct LayerWriter<'a> {
 }
 
 /// A layer that is there.
-struct Made {
+struct WrittenLayer {
     blob: Blob,
     key: Checksum,
     taken_over: bool,
@@ -231,7 +231,7 @@ const WRITER: &str = concat!("apt-ostree-helper ", env!("CARGO_PKG_VERSION"), " 
 
 impl LayerWriter<'_> {
     /// Takes the layer over from the previous image, or writes it.
-    fn make(&self, job: &Job<'_>, buffer: &mut [u8]) -> Result<Made> {
+    fn make(&self, job: &Job<'_>, buffer: &mut [u8]) -> Result<WrittenLayer> {
         let name = match job.content {
             Content::Commit => "commit",
             Content::Mending(_) => "changes to lower layers",
@@ -245,7 +245,7 @@ impl LayerWriter<'_> {
             if let Some(blob) = previous.take(&key.to_string(), self.stage)? {
                 if !previous.is_verified() || self.is_really(job, &blob, buffer)? {
                     self.source.progress.advance(job.size);
-                    return Ok(Made {
+                    return Ok(WrittenLayer {
                         blob,
                         key,
                         taken_over: true,
@@ -258,7 +258,7 @@ impl LayerWriter<'_> {
         let name = format!("layer-{}", job.at);
         let out = self.stage.blob_writer(&name, self.compression)?;
         let blob = self.stage.add(self.write(job, self.source, out, buffer)?)?;
-        Ok(Made {
+        Ok(WrittenLayer {
             blob,
             key,
             taken_over: false,
@@ -343,7 +343,7 @@ fn layer(job: &Job<'_>, blob: &Blob, compression: Compression, system: &System) 
     }
 }
 
-fn planned_layer(job: &Job<'_>, made: &Made) -> PlannedLayer {
+fn planned_layer(job: &Job<'_>, made: &WrittenLayer) -> PlannedLayer {
     PlannedLayer {
         components: job.content.components().to_vec(),
         chance: Some((job.chance * 1e4).round() / 1e4),
@@ -355,7 +355,7 @@ fn planned_layer(job: &Job<'_>, made: &Made) -> PlannedLayer {
     }
 }
 
-fn summary(job: &Job<'_>, made: &Made) -> LayerSummary {
+fn summary(job: &Job<'_>, made: &WrittenLayer) -> LayerSummary {
     let blob = &made.blob;
     LayerSummary {
         digest: blob.digest.to_digest(),

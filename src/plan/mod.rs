@@ -17,13 +17,13 @@
 //!
 //! Two things make updates cheap, and they pull apart: a plan that fits these chances, and a plan
 //! that is the same for the next image, of which a package more or less must not move others.
-//! `fresh` is the plan of an image that knows no other, and puts the second first; its law is told
-//! there. Of less than eight layers `few` makes the cheapest plan that it finds: `runs` finds the
-//! best among those that cut one particular order of the items into runs (odds to change per byte),
-//! and `refine` moves and swaps items out of that order where it pays well. Against all partitions
-//! of small cases those are optimal in 95 % or more, at worst 1.05 times the optimum (held by
-//! tests). `kept` is the plan that follows an earlier one. `waste` chooses the layers of an earlier
-//! image that stay although not all of their bytes are of use any more.
+//! `initial` is the plan of an image that knows no other, and puts the second first; its law is
+//! told there. Of less than eight layers `few_layers` makes the cheapest plan that it finds:
+//! `partition` finds the best among those that cut one particular order of the items into runs (odds
+//! to change per byte), and `refine` moves and swaps items out of that order where it pays well.
+//! Against all partitions of small cases those are optimal in 95 % or more, at worst 1.05 times the
+//! optimum (held by tests). `incremental` is the plan that follows an earlier one. `waste` chooses
+//! the layers of an earlier image that stay although not all of their bytes are of use any more.
 //!
 //! Everything here is a function of its arguments, and of nothing but additions, multiplications,
 //! divisions and comparisons of `f64` in a fixed order: any machine gives the same plan.
@@ -31,12 +31,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 
-mod few;
-mod fresh;
-mod kept;
+mod few_layers;
+mod incremental;
+mod initial;
 mod layers;
+mod partition;
 mod refine;
-mod runs;
 #[cfg(test)]
 mod tests;
 mod waste;
@@ -120,11 +120,11 @@ impl Plan {
 /// stay in their layer; names that are gone are forgotten, of a name in several layers the first
 /// counts. New items go where they cost least, and layers beyond the budget are merged where that
 /// costs least. Only when the plan has become much worse than one without memory would be (the
-/// limits are in `kept`), some items move.
+/// limits are in `incremental`), some items move.
 pub fn plan(items: &[Item], max_layers: NonZeroUsize, previous: Option<&[Vec<String>]>) -> Plan {
     let by_name = indices_by_name(items);
     let parts = Parts::of(by_name.iter().map(|&i| &items[i]));
-    let fresh = fresh::fresh(&parts, max_layers.get() - room(max_layers));
+    let initial = initial::initial(&parts, max_layers.get() - room(max_layers));
     let homes = previous.map(|layers| {
         let earlier = layer_by_name(layers);
         let home = |&i: &usize| earlier.get(items[i].name.as_str()).copied();
@@ -132,10 +132,10 @@ pub fn plan(items: &[Item], max_layers: NonZeroUsize, previous: Option<&[Vec<Str
     });
     let groups = match homes {
         Some(homes) if homes.iter().any(Option::is_some) => {
-            let fresh_cost = layers::Layers::new(&parts, fresh).total_cost();
-            kept::keep(&parts, &homes, max_layers.get(), fresh_cost)
+            let initial_cost = layers::Layers::new(&parts, initial).total_cost();
+            incremental::follow(&parts, &homes, max_layers.get(), initial_cost)
         }
-        _ => fresh.into_iter().map(|group| (None, group)).collect(),
+        _ => initial.into_iter().map(|group| (None, group)).collect(),
     };
 
     let mut layers: Vec<(usize, Vec<usize>, PlannedLayer)> = groups

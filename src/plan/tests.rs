@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod best;
-mod steady;
+mod stability;
 
 fn layers(max: usize) -> NonZeroUsize {
     NonZeroUsize::new(max).unwrap()

@@ -1,7 +1,7 @@
 //! Joins items that change together into one whole: the parts of one source, or a kernel and its
 //! initramfs.
 
-use super::{Part, Parts, runs};
+use super::{Part, Parts, partition};
 
 /// Parts joined to what changes together.
 pub(super) struct Wholes {
@@ -35,7 +35,7 @@ impl Wholes {
             }
         });
         let list: Vec<Part> = list.collect();
-        let order = runs::order(&list);
+        let order = partition::order(&list);
         Self {
             members: order.iter().map(|&at| members[at].clone()).collect(),
             parts: Parts {

@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 pub use in_root::run_in_root;
 use owner::OWNER_VARIABLE;
-pub use owner::{Life, Owner, numbers_are_ours, owner_of, processes};
+pub use owner::{Owner, ProcessState, numbers_are_ours, owner_of, processes};
 use pipe::Pipe;
 
 use crate::undo::Undo;
@@ -43,7 +43,7 @@ pub struct Call {
     output: Option<Utf8PathBuf>,
     input: Option<File>,
     limit: Option<Duration>,
-    patience: Duration,
+    grace_period: Duration,
     is_shown: bool,
 }
 
@@ -84,7 +84,7 @@ impl Call {
             output: None,
             input: None,
             limit: None,
-            patience: Duration::ZERO,
+            grace_period: Duration::ZERO,
             is_shown: false,
         }
     }
@@ -142,8 +142,8 @@ impl Call {
     }
 
     /// When a signal ends us, lets the program come to its own end for so long.
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn grace_period(mut self, grace_period: Duration) -> Self {
+        self.grace_period = grace_period;
         self
     }
 
@@ -187,12 +187,12 @@ impl Call {
     /// # Errors
     /// As [`Call::run`].
     pub fn run_telling(self, outcome: &Outcome) -> Result<String> {
-        let patience = self.patience;
+        let grace_period = self.grace_period;
         let ((), undo) = Undo::around(
             || self.start(outcome),
             |()| {
                 let outcome = outcome.clone();
-                move || outcome.end(patience)
+                move || outcome.end(grace_period)
             },
         )?;
         let undo = undo.called(format!("'{}', which still runs", self.name()));
@@ -249,7 +249,7 @@ impl Call {
             command.stdout(output).stderr(Stdio::piped());
         }
         let mut child = command.spawn().map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => Error::new(NotThere(self.program.clone())),
+            io::ErrorKind::NotFound => Error::new(NotInstalled(self.program.clone())),
             _ => Error::new(e).context(format!("starting {}", self.program)),
         })?;
         tracing::debug!("running {}", self.name());
@@ -351,9 +351,9 @@ impl std::error::Error for Failed {}
 
 /// A program that is not installed. The Debian packages of those that we run have their names.
 #[derive(Debug)]
-pub struct NotThere(String);
+pub struct NotInstalled(String);
 
-impl std::fmt::Display for NotThere {
+impl std::fmt::Display for NotInstalled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
@@ -363,7 +363,7 @@ impl std::fmt::Display for NotThere {
     }
 }
 
-impl std::error::Error for NotThere {}
+impl std::error::Error for NotInstalled {}
 
 /// How a program that runs for us ended, or that it has not yet.
 #[derive(Debug, Clone, Default)]
@@ -435,10 +435,10 @@ impl Outcome {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Waits for the program's end for `patience`, then ends it, with all that it started in its
+    /// Waits `grace_period` for the program's end, then ends it, with all that it started in its
     /// group.
-    fn end(&self, patience: Duration) {
-        if self.ends_within(patience) {
+    fn end(&self, grace_period: Duration) {
+        if self.ends_within(grace_period) {
             return;
         }
         let group = self.lock().as_mut().and_then(|started| {

@@ -24,7 +24,7 @@ pub struct Owner {
 
 /// Whether an owner still runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
+pub enum ProcessState {
     /// It runs.
     Runs,
     /// It has ended.
@@ -49,21 +49,21 @@ impl Owner {
     }
 
     /// Whether the process still runs.
-    pub fn life(&self) -> Life {
+    pub fn state(&self) -> ProcessState {
         if self.boot != boot() {
-            return Life::Ended;
+            return ProcessState::Ended;
         }
         let is_ours = namespace("self") == Some(self.namespace);
         match view() {
             View::Own if is_ours => match start_of(&self.pid.to_string()) == Some(self.start) {
-                true => Life::Runs,
-                false => Life::Ended,
+                true => ProcessState::Runs,
+                false => ProcessState::Ended,
             },
-            View::Own | View::Outer if self.is_seen_with_inner_number() => Life::Runs,
+            View::Own | View::Outer if self.is_seen_with_inner_number() => ProcessState::Runs,
             // From the outside all processes of an inner namespace are seen.
-            View::Outer if is_ours => Life::Ended,
-            View::Own if namespace("self") == Some(INITIAL) => Life::Ended,
-            View::Own | View::Outer | View::Other => Life::Unseen,
+            View::Outer if is_ours => ProcessState::Ended,
+            View::Own if namespace("self") == Some(INITIAL) => ProcessState::Ended,
+            View::Own | View::Outer | View::Other => ProcessState::Unseen,
         }
     }
 
@@ -228,18 +228,26 @@ mod tests {
     #[test]
     fn a_process_is_known_until_it_ends() {
         let this = Owner::this_process();
-        assert_eq!(this.life(), Life::Runs);
+        assert_eq!(this.state(), ProcessState::Runs);
         assert_eq!(this.to_string().parse::<Owner>().unwrap(), *this);
         let later = Owner {
             start: this.start + 1,
             ..this.clone()
         };
-        assert_eq!(later.life(), Life::Ended, "the number was used again");
+        assert_eq!(
+            later.state(),
+            ProcessState::Ended,
+            "the number was used again"
+        );
         let before = Owner {
             boot: "00000000".into(),
             ..this.clone()
         };
-        assert_eq!(before.life(), Life::Ended, "the machine was started again");
+        assert_eq!(
+            before.state(),
+            ProcessState::Ended,
+            "the machine was started again"
+        );
     }
 
     #[test]

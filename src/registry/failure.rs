@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::RegistryName;
-use crate::process::NotThere;
+use crate::process::NotInstalled;
 
 /// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl Failure {
 
 /// The same, where skopeo is missing: that is not the registry's failure.
 pub(super) fn of_call(error: anyhow::Error, name: &RegistryName) -> anyhow::Error {
-    match error.is::<NotThere>() {
+    match error.is::<NotInstalled>() {
         true => error.context(
             "images in registries are read and written by skopeo (1.9 or newer), which is missing",
         ),

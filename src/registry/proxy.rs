@@ -94,7 +94,7 @@ impl Proxy {
                 let seconds = limit.as_secs();
                 Err(anyhow!("it did not answer within {seconds} s"))
             }
-            _ => Err(anyhow!("the thread that talks to skopeo broke off")),
+            _ => Err(anyhow!("the thread that talks to skopeo ended too early")),
         })?;
         Ok(Self {
             digest,

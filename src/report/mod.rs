@@ -20,7 +20,7 @@ pub use release_notes::release_notes;
 pub use sbom::{cyclonedx, spdx};
 pub use schema::{schema, schemas};
 pub use seal::sealed_lines;
-pub use shown::{ShownStderr, shown, shown_lines};
+pub use shown::{EscapedStderr, shown, shown_lines};
 pub use summary::{
     committed_line, comparison, human_size, imported_line, layer_table, summary_line,
 };

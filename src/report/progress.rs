@@ -104,7 +104,7 @@ impl Progress for TerminalProgress {
     }
 }
 
-/// A stage that broke off leaves no bars, and says nothing more.
+/// A stage that failed leaves no bars, and says nothing more.
 impl Drop for TerminalProgress {
     fn drop(&mut self) {
         match &self.0 {

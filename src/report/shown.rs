@@ -51,19 +51,19 @@ pub(super) fn is_text(c: char) -> bool {
 /// Standard error for messages: escapes what is written, line by line or more at a time, and
 /// takes bars of progress out of the way.
 #[derive(Debug, Default)]
-pub struct ShownStderr {
+pub struct EscapedStderr {
     /// Whether each piece is one line, whatever line ends are in it.
     is_of_lines: bool,
 }
 
-impl ShownStderr {
+impl EscapedStderr {
     /// For what writes a line at a time, as loggers do.
     pub fn of_lines() -> Self {
         Self { is_of_lines: true }
     }
 }
 
-impl Write for ShownStderr {
+impl Write for EscapedStderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
         let text = match text.strip_suffix('\n').filter(|_| self.is_of_lines) {

@@ -8,13 +8,13 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
 
 use super::description::Kind;
-use super::record::Counted;
+use super::record::MountTarget;
 use crate::process::Call;
 use crate::remedy::{Advised, Remedy};
 
 /// When a signal ends us, so long a mount that is being made is waited for: ended halfway, nobody
 /// knows whether it is counted.
-const PATIENCE: Duration = Duration::from_secs(10);
+const GRACE_PERIOD: Duration = Duration::from_secs(10);
 
 /// One backend, and how long its calls may take.
 #[derive(Debug, Clone)]
@@ -24,9 +24,9 @@ pub struct Backend {
     environment: BTreeMap<String, String>,
 }
 
-/// What a call is about.
+/// The values that a call puts into the template of its command.
 #[derive(Debug, Clone, Copy, Default)]
-struct About<'a> {
+struct Substitutions<'a> {
     image: &'a str,
     name: &'a str,
     file: &'a str,
@@ -76,23 +76,23 @@ impl Backend {
 
     /// Fills in a row of the table. What is filled in is never looked at again: it may be a user's
     /// words.
-    fn unlimited(&self, template: &'static [&'static str], about: About<'_>) -> Call {
+    fn unlimited(&self, template: &'static [&'static str], values: Substitutions<'_>) -> Call {
         let mut call = Call::new(self.kind.program(), [""; 0])
-            .patience(PATIENCE)
+            .grace_period(GRACE_PERIOD)
             .environment(self.environment.clone());
         for word in template {
             call = match *word {
-                "{image}" => call.operand(about.image),
-                "{name}" => call.operand(about.name),
-                "{file}" => call.operand(about.file),
-                word => call.word(filled(word, about)),
+                "{image}" => call.operand(values.image),
+                "{name}" => call.operand(values.name),
+                "{file}" => call.operand(values.file),
+                word => call.word(filled(word, values)),
             };
         }
         call
     }
 
-    fn call(&self, template: &'static [&'static str], about: About<'_>) -> Call {
-        self.unlimited(template, about).limit(self.limit)
+    fn call(&self, template: &'static [&'static str], values: Substitutions<'_>) -> Call {
+        self.unlimited(template, values).limit(self.limit)
     }
 
     /// The words that run a program in its user namespace.
@@ -108,9 +108,9 @@ impl Backend {
         let of = self.kind.description();
         let call = self.call(
             of.inspect_image,
-            About {
+            Substitutions {
                 image,
-                ..About::default()
+                ..Substitutions::default()
             },
         );
         let name = call.name();
@@ -152,9 +152,9 @@ impl Backend {
         let of = self.kind.description();
         let call = self.call(
             of.inspect_container,
-            About {
+            Substitutions {
                 name: container,
-                ..About::default()
+                ..Substitutions::default()
             },
         );
         let name = call.name();
@@ -178,9 +178,9 @@ impl Backend {
         let template = self.kind.description().pull;
         self.unlimited(
             template,
-            About {
+            Substitutions {
                 image,
-                ..About::default()
+                ..Substitutions::default()
             },
         )
         .run()
@@ -195,34 +195,34 @@ impl Backend {
     pub fn pull_layout(&self, directory: &Utf8Path, layout: &str, name: &str) -> Result<()> {
         let of = self.kind.description();
         let file = &format!("oci:{layout}");
-        let about = About {
+        let values = Substitutions {
             file,
-            ..About::default()
+            ..Substitutions::default()
         };
-        let call = self.unlimited(of.pull_layout, about);
+        let call = self.unlimited(of.pull_layout, values);
         let printed = call.directory(directory).run()?;
-        let about = About {
+        let values = Substitutions {
             image: last_line(&printed),
             name,
-            ..About::default()
+            ..Substitutions::default()
         };
-        self.call(of.tag, about).run()?;
+        self.call(of.tag, values).run()?;
         let name = &format!("localhost/{layout}");
-        let about = About {
+        let values = Substitutions {
             name,
-            ..About::default()
+            ..Substitutions::default()
         };
-        self.call(of.untag, about).run().map(drop)
+        self.call(of.untag, values).run().map(drop)
     }
 
     /// The call that builds an image and writes its id to `iidfile`; options and the context are to
     /// be added.
     pub fn build(&self, iidfile: &str) -> Call {
-        let about = About {
+        let values = Substitutions {
             file: iidfile,
-            ..About::default()
+            ..Substitutions::default()
         };
-        self.unlimited(self.kind.description().build, about)
+        self.unlimited(self.kind.description().build, values)
     }
 
     /// The call that mounts an image without a container, where there is one.
@@ -230,9 +230,9 @@ impl Backend {
         let template = self.kind.description().mount_image?;
         Some(self.call(
             template,
-            About {
+            Substitutions {
                 image,
-                ..About::default()
+                ..Substitutions::default()
             },
         ))
     }
@@ -241,9 +241,9 @@ impl Backend {
     pub fn unmount_image(&self, image: &str) -> Call {
         self.call(
             self.kind.description().unmount_image,
-            About {
+            Substitutions {
                 image,
-                ..About::default()
+                ..Substitutions::default()
             },
         )
     }
@@ -280,21 +280,21 @@ impl Backend {
                 )
             );
         }
-        let about = About {
+        let values = Substitutions {
             name,
             image,
-            ..About::default()
+            ..Substitutions::default()
         };
-        Ok(self.call(of.create, about))
+        Ok(self.call(of.create, values))
     }
 
     /// The call that mounts a container.
     pub fn mount(&self, name: &str) -> Call {
         self.call(
             self.kind.description().mount,
-            About {
+            Substitutions {
                 name,
-                ..About::default()
+                ..Substitutions::default()
             },
         )
     }
@@ -303,9 +303,9 @@ impl Backend {
     pub fn unmount(&self, name: &str) -> Call {
         self.call(
             self.kind.description().unmount,
-            About {
+            Substitutions {
                 name,
-                ..About::default()
+                ..Substitutions::default()
             },
         )
     }
@@ -314,9 +314,9 @@ impl Backend {
     pub fn remove(&self, name: &str) -> Call {
         self.call(
             self.kind.description().remove,
-            About {
+            Substitutions {
                 name,
-                ..About::default()
+                ..Substitutions::default()
             },
         )
     }
@@ -326,7 +326,7 @@ impl Backend {
     /// # Errors
     /// When the backend fails.
     pub fn containers(&self) -> Result<Vec<String>> {
-        let call = self.call(self.kind.description().list, About::default());
+        let call = self.call(self.kind.description().list, Substitutions::default());
         let printed = call.run_unguarded()?;
         let lines = printed.lines().map(str::trim);
         Ok(lines
@@ -351,7 +351,7 @@ impl Backend {
     /// When the backend does not tell.
     pub fn mounted_containers(&self) -> Result<Vec<(String, String)>> {
         let of = self.kind.description();
-        let call = self.call(of.mounted_containers, About::default());
+        let call = self.call(of.mounted_containers, Substitutions::default());
         pairs(call, of.container_at)
     }
 
@@ -363,17 +363,19 @@ impl Backend {
         match self.kind.description().mounted_images {
             [] => Ok(Vec::new()),
             template => pairs(
-                self.call(template, About::default()),
+                self.call(template, Substitutions::default()),
                 ["/id", "/mountpoint"],
             ),
         }
     }
 
     /// Whether that may be mounted, by whomever: it is, or the backend does not tell.
-    pub fn may_be_mounted(&self, what: &Counted) -> bool {
+    pub fn may_be_mounted(&self, what: &MountTarget) -> bool {
         match what {
-            Counted::Image(id) => self.is_image_mounted(id).unwrap_or(true),
-            Counted::Container(name) | Counted::Made(name) => self.is_there(name).unwrap_or(true),
+            MountTarget::Image(id) => self.is_image_mounted(id).unwrap_or(true),
+            MountTarget::Container(name) | MountTarget::Made(name) => {
+                self.is_there(name).unwrap_or(true)
+            }
         }
     }
 
@@ -383,7 +385,7 @@ impl Backend {
     /// When it does not tell.
     pub fn container_directory(&self) -> Result<Utf8PathBuf> {
         let of = self.kind.description();
-        let call = self.call(of.info, About::default());
+        let call = self.call(of.info, Substitutions::default());
         let name = call.name();
         let value = json(&call.run_unguarded()?, &name)?;
         let [root, driver] = of
@@ -399,7 +401,7 @@ impl Backend {
 }
 
 /// A word of the table with what it stands for.
-fn filled(word: &str, about: About<'_>) -> String {
+fn filled(word: &str, values: Substitutions<'_>) -> String {
     let Some((before, (name, after))) = word
         .split_once('{')
         .and_then(|(before, rest)| Some((before, rest.split_once('}')?)))
@@ -407,9 +409,9 @@ fn filled(word: &str, about: About<'_>) -> String {
         return word.to_owned();
     };
     let value = match name {
-        "image" => about.image,
-        "name" => about.name,
-        "file" => about.file,
+        "image" => values.image,
+        "name" => values.name,
+        "file" => values.file,
         _ => return word.to_owned(),
     };
     format!("{before}{value}{after}")

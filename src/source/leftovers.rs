@@ -8,13 +8,13 @@ use anyhow::Result;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::backend::Backend;
+use super::build_container;
 use super::choice::Backends;
 use super::mount::{TEMPORARY, left_alone, remove, undo_recorded};
-use super::record::{Counted, Made, Record};
+use super::record::{MountState, MountTarget, Record};
 use super::view::remove_abandoned_views;
-use super::working;
 use crate::oci::{remove_abandoned, temporary_directory};
-use crate::process::{Life, Owner, numbers_are_ours, owner_of, processes};
+use crate::process::{Owner, ProcessState, numbers_are_ours, owner_of, processes};
 
 /// A program that still runs for a killed process comes to its own end in this time, or is ended.
 const BY_ITSELF: Duration = Duration::from_secs(10);
@@ -58,7 +58,7 @@ pub fn remove_leftovers(backends: &Backends) -> Result<Leftovers> {
     let mut seen = BTreeSet::new();
     for backend in backends.all() {
         let backend = &backend;
-        for container in working::all(backend)? {
+        for container in build_container::all(backend)? {
             if seen.insert(container.name.clone())
                 && is_left(&container.owner, &container.name, &mut found)
             {
@@ -99,10 +99,10 @@ fn owner_of_container(name: &str) -> Option<Owner> {
 }
 
 fn is_left(owner: &Owner, what: &str, found: &mut Leftovers) -> bool {
-    match owner.life() {
-        Life::Runs => false,
-        Life::Ended => true,
-        Life::Unseen => {
+    match owner.state() {
+        ProcessState::Runs => false,
+        ProcessState::Ended => true,
+        ProcessState::Unseen => {
             found.unseen.push(what.to_owned());
             false
         }
@@ -155,7 +155,7 @@ fn end_programs(found: &mut Leftovers) {
 
 fn is_orphan(process: u32) -> bool {
     process != std::process::id()
-        && owner_of(process).is_some_and(|owner| owner.life() == Life::Ended)
+        && owner_of(process).is_some_and(|owner| owner.state() == ProcessState::Ended)
 }
 
 fn unmount_recorded(backends: &Backends, found: &mut Leftovers) {
@@ -165,7 +165,7 @@ fn unmount_recorded(backends: &Backends, found: &mut Leftovers) {
     };
     for (owner, record) in records {
         let what = match record.mounted() {
-            Counted::Made(name) => format!("container {name}"),
+            MountTarget::Made(name) => format!("container {name}"),
             mounted => format!("mount of {mounted}"),
         };
         if !is_left(&owner, &what, found) {
@@ -176,10 +176,10 @@ fn unmount_recorded(backends: &Backends, found: &mut Leftovers) {
         };
         let backend = backends.like(kind).with_environment(record.environment());
         match unmount_one(&backend, &record) {
-            Ok(Made::Yes) => found.removed.push(what),
+            Ok(MountState::Mounted) => found.removed.push(what),
             // It was killed before anything was mounted.
-            Ok(Made::No) => {}
-            Ok(Made::Unknown) => found.unknown.push(left_alone(&backend, record.mounted())),
+            Ok(MountState::Never) => {}
+            Ok(MountState::Unknown) => found.unknown.push(left_alone(&backend, record.mounted())),
             Err(e) => {
                 found.failed.push(format!("{what}: {e:#}"));
                 continue;
@@ -190,20 +190,20 @@ fn unmount_recorded(backends: &Backends, found: &mut Leftovers) {
 }
 
 /// Undoes the mount of a record, if it was made and is still there.
-fn unmount_one(backend: &Backend, record: &Record) -> Result<Made> {
+fn unmount_one(backend: &Backend, record: &Record) -> Result<MountState> {
     let what = record.mounted();
     let is_there = match what {
-        Counted::Image(id) => backend.is_image_mounted(id)?,
-        Counted::Container(name) | Counted::Made(name) => backend.is_there(name)?,
+        MountTarget::Image(id) => backend.is_image_mounted(id)?,
+        MountTarget::Container(name) | MountTarget::Made(name) => backend.is_there(name)?,
     };
     let made = match what {
         // Nobody else gives such a name.
-        Counted::Made(_) => Made::Yes,
+        MountTarget::Made(_) => MountState::Mounted,
         _ => record.made(),
     };
     match (is_there, made) {
-        (false, _) => Ok(Made::No),
-        (true, Made::Yes) => undo_recorded(backend, record).map(|()| Made::Yes),
+        (false, _) => Ok(MountState::Never),
+        (true, MountState::Mounted) => undo_recorded(backend, record).map(|()| MountState::Mounted),
         (true, other) => Ok(other),
     }
 }

@@ -2,17 +2,17 @@
 //! or started for a job is undone with it.
 
 mod backend;
+mod build_container;
 mod choice;
+mod containerfile;
 mod description;
-mod kept;
 mod leftovers;
-mod made;
 mod mount;
+mod persistent;
 mod record;
 mod storage;
 mod unshare;
 mod view;
-mod working;
 
 use std::collections::BTreeMap;
 
@@ -20,10 +20,10 @@ use anyhow::{Context, Result, anyhow};
 use camino::Utf8Path;
 
 pub use choice::{Backends, Choice, USUAL_LIMIT};
-pub use kept::{mount_container, mount_image, release};
+pub use containerfile::{BuildOptions, build};
 pub use leftovers::{Leftovers, remove_leftovers};
-pub use made::{BuildOptions, build};
 pub use mount::Mounted;
+pub use persistent::{mount_container, mount_image, release};
 pub use storage::store_layout;
 pub use unshare::{Unshared, enter};
 pub use view::View;

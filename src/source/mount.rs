@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::backend::{Backend, last_line};
-use super::record::{Counted, Made, Record};
+use super::record::{MountState, MountTarget, Record};
 use crate::process::{Call, Outcome, Owner};
 use crate::remedy::Remedy;
 use crate::undo::Undo;
@@ -62,7 +62,7 @@ impl Mounted {
             return Self::new_container(backend, id, name);
         };
         let outcome = Outcome::default();
-        let counted = Counted::Image(id.to_owned());
+        let counted = MountTarget::Image(id.to_owned());
         match Self::counted(backend, call, counted, &outcome) {
             Err(why) if outcome.has_refused() => {
                 tracing::info!("mounting through a container, because: {why:#}");
@@ -81,13 +81,18 @@ impl Mounted {
     /// # Errors
     /// As [`Mounted::image`].
     pub fn container(backend: &Backend, name: &str) -> Result<Self> {
-        let counted = Counted::Container(name.to_owned());
+        let counted = MountTarget::Container(name.to_owned());
         Self::counted(backend, backend.mount(name), counted, &Outcome::default())
     }
 
     /// Makes a mount that the backend counts. It is on record before it is made, for the case that
     /// nobody is left to undo it, and the backend itself writes what it made to that record.
-    fn counted(backend: &Backend, call: Call, what: Counted, outcome: &Outcome) -> Result<Self> {
+    fn counted(
+        backend: &Backend,
+        call: Call,
+        what: MountTarget,
+        outcome: &Outcome,
+    ) -> Result<Self> {
         let record = Record::new(backend.kind(), what.clone());
         let called = format!("the mount of {what}");
         let name = call.name();
@@ -99,13 +104,13 @@ impl Mounted {
             let (backend, outcome, record) = (backend.clone(), outcome.clone(), record.clone());
             Undo::later(move || {
                 match made(&outcome, &record) {
-                    Made::Yes => {
+                    MountState::Mounted => {
                         if let Err(e) = undo_recorded(&backend, &record) {
                             return warn_of_leftover("unmount", &e);
                         }
                     }
-                    Made::No => {}
-                    Made::Unknown => {
+                    MountState::Never => {}
+                    MountState::Unknown => {
                         if backend.within(UNDO_LIMIT).may_be_mounted(record.mounted()) {
                             tracing::warn!("{}", left_alone(&backend, record.mounted()));
                         }
@@ -125,7 +130,7 @@ impl Mounted {
 
     /// Makes a container of the image, with a name that nobody else gives, and mounts that.
     fn new_container(backend: &Backend, id: &str, name: &str) -> Result<Self> {
-        let record = Record::new(backend.kind(), Counted::Made(name.to_owned()));
+        let record = Record::new(backend.kind(), MountTarget::Made(name.to_owned()));
         // By its name it is known whose it is: only what is mounted in it is counted.
         record.write();
         let outcome = Outcome::default();
@@ -167,7 +172,7 @@ pub fn warn_of_leftover(what: &str, why: &anyhow::Error) {
 }
 
 /// What is said of a mount of which nobody knows whose it is.
-pub fn left_alone(backend: &Backend, what: &Counted) -> String {
+pub fn left_alone(backend: &Backend, what: &MountTarget) -> String {
     format!(
         "{what} is left as it is: it is mounted, and it cannot be known whether by a call that was ended halfway; if nobody else uses it, '{}' undoes it",
         undoing(backend, what).name()
@@ -176,20 +181,20 @@ pub fn left_alone(backend: &Backend, what: &Counted) -> String {
 
 /// Whether a mount has been made that is to be undone: by how the call ended, or by what it said of
 /// it.
-fn made(outcome: &Outcome, record: &Record) -> Made {
+fn made(outcome: &Outcome, record: &Record) -> MountState {
     match (outcome.is_started(), outcome.is_success()) {
-        (false, _) => Made::No,
-        (true, true) => Made::Yes,
-        (true, false) if outcome.has_refused() => Made::No,
+        (false, _) => MountState::Never,
+        (true, true) => MountState::Mounted,
+        (true, false) if outcome.has_refused() => MountState::Never,
         (true, false) => record.made(),
     }
 }
 
-fn undoing(backend: &Backend, what: &Counted) -> Call {
+fn undoing(backend: &Backend, what: &MountTarget) -> Call {
     match what {
-        Counted::Image(id) => backend.unmount_image(id),
-        Counted::Container(name) => backend.unmount(name),
-        Counted::Made(name) => backend.remove(name),
+        MountTarget::Image(id) => backend.unmount_image(id),
+        MountTarget::Container(name) => backend.unmount(name),
+        MountTarget::Made(name) => backend.remove(name),
     }
 }
 
@@ -198,7 +203,7 @@ fn undoing(backend: &Backend, what: &Counted) -> Call {
 pub fn undo_recorded(backend: &Backend, record: &Record) -> Result<()> {
     let backend = backend.within(UNDO_LIMIT);
     let call = match record.mounted() {
-        Counted::Made(name) => return remove(&backend, name),
+        MountTarget::Made(name) => return remove(&backend, name),
         what => undoing(&backend, what),
     };
     let call = match record.undoing_output() {
@@ -211,9 +216,9 @@ pub fn undo_recorded(backend: &Backend, record: &Record) -> Result<()> {
 }
 
 /// Undoes one mount that is counted.
-pub fn unmount(backend: &Backend, what: &Counted) -> Result<()> {
+pub fn unmount(backend: &Backend, what: &MountTarget) -> Result<()> {
     match what {
-        Counted::Made(name) => remove(backend, name),
+        MountTarget::Made(name) => remove(backend, name),
         what => undoing(&backend.within(UNDO_LIMIT), what)
             .run_unguarded()
             .map(drop),

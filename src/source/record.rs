@@ -18,12 +18,12 @@ use super::backend::{last_line, storage_environment};
 use super::description::Kind;
 use super::is_in_user_namespace;
 use super::mount::next_number;
-use crate::process::{Life, Owner};
+use crate::process::{Owner, ProcessState};
 
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Counted {
+pub enum MountTarget {
     /// The image with that id.
     Image(String),
     /// A container.
@@ -32,7 +32,7 @@ pub enum Counted {
     Made(String),
 }
 
-impl fmt::Display for Counted {
+impl fmt::Display for MountTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Image(id) => write!(f, "the image {id}"),
@@ -43,11 +43,11 @@ impl fmt::Display for Counted {
 
 /// Whether a mount on record came to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Made {
+pub enum MountState {
     /// The backend has said so.
-    Yes,
+    Mounted,
     /// It was never asked.
-    No,
+    Never,
     /// It has said nothing, and may have been ended halfway.
     Unknown,
 }
@@ -62,14 +62,14 @@ pub struct Record {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Content {
     backend: String,
-    mounted: Counted,
+    mounted: MountTarget,
     /// The variables that choose the storage.
     environment: BTreeMap<String, String>,
 }
 
 impl Record {
     /// A record for this process, not written yet.
-    pub fn new(backend: Kind, mounted: Counted) -> Self {
+    pub fn new(backend: Kind, mounted: MountTarget) -> Self {
         let name = format!("{}.{}", Owner::this_process(), next_number());
         let path = directory().map(|dir| dir.join(name));
         let content = Content {
@@ -99,21 +99,21 @@ impl Record {
 
     /// Whether what is on record has been made, by what the backend has printed: the path, at its
     /// very end.
-    pub fn made(&self) -> Made {
+    pub fn made(&self) -> MountState {
         let Some(path) = &self.path else {
-            return Made::Unknown;
+            return MountState::Unknown;
         };
         match fs::read_to_string(undoing_beside(path)) {
-            Ok(printed) if printed.trim().is_empty() => return Made::Unknown,
+            Ok(printed) if printed.trim().is_empty() => return MountState::Unknown,
             // It was undone: what is mounted now is somebody else's.
-            Ok(_) => return Made::No,
+            Ok(_) => return MountState::Never,
             Err(_) => {}
         }
         match fs::read_to_string(output_beside(path)) {
-            Ok(printed) if last_line(&printed).starts_with('/') => Made::Yes,
+            Ok(printed) if last_line(&printed).starts_with('/') => MountState::Mounted,
             // The file is made before the backend is started.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Made::No,
-            _ => Made::Unknown,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => MountState::Never,
+            _ => MountState::Unknown,
         }
     }
 
@@ -167,7 +167,7 @@ impl Record {
                 .and_then(|(owner, _)| owner.parse::<Owner>().ok());
             let content = fs::read(&path).ok();
             if let (Some(owner), Some([])) = (&owner, content.as_deref()) {
-                if owner.life() == Life::Ended {
+                if owner.state() == ProcessState::Ended {
                     remove_files(&path);
                 }
                 continue;
@@ -191,7 +191,7 @@ impl Record {
     }
 
     /// What is mounted.
-    pub fn mounted(&self) -> &Counted {
+    pub fn mounted(&self) -> &MountTarget {
         &self.content.mounted
     }
 

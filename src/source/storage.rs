@@ -7,7 +7,7 @@ use camino::Utf8Path;
 
 use super::backend::Backend;
 use super::choice::{Backends, Choice, USUAL_LIMIT};
-use crate::process::{Call, NotThere, Owner};
+use crate::process::{Call, NotInstalled, Owner};
 
 /// Takes the image of the layout at `path` into the storage, under a whole name:
 /// through skopeo where it is there, else through podman or buildah.
@@ -29,7 +29,7 @@ pub fn store_layout(path: &Utf8Path, name: &str) -> Result<()> {
             .word(format!("containers-storage:{name}"));
         match call.directory(parent).run() {
             Ok(_) => Ok(()),
-            Err(e) if e.is::<NotThere>() => {
+            Err(e) if e.is::<NotInstalled>() => {
                 let backends = Backends::detect(Choice::Auto, USUAL_LIMIT)
                     .context("writing to the storage needs skopeo, podman or buildah")?;
                 pull_layout(&backends.first(), parent, name_of_layout, name)

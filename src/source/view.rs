@@ -13,7 +13,7 @@ use cap_std::fs::Dir;
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::oci::temporary_directory;
-use crate::process::{Call, Life, Owner};
+use crate::process::{Call, Owner, ProcessState};
 use crate::tree::{is_mount_point, is_own_root};
 use crate::undo::{Undo, remove_tree};
 
@@ -134,7 +134,7 @@ pub fn remove_abandoned_views() -> Result<Vec<Result<Utf8PathBuf>>> {
             .strip_prefix(PREFIX)
             .and_then(|rest| rest.rsplit_once('-'))
             .and_then(|(owner, _)| owner.parse::<Owner>().ok());
-        if owner.is_some_and(|owner| owner.life() == Life::Ended) {
+        if owner.is_some_and(|owner| owner.state() == ProcessState::Ended) {
             let dir = parent.join(&name);
             found.push(
                 remove(&dir)

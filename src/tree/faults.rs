@@ -2,32 +2,32 @@
 
 use anyhow::{Error, Result};
 
-use super::odd::Odd;
+use super::odd::Oddities;
 
 /// How many faults of a rootfs are listed before the rest is only counted.
 const LISTED: usize = 10;
 
 /// All of them, as one error of several lines. What others have named breaks none of these.
 #[derive(Debug)]
-pub struct Unheld {
+pub struct Unrepresentable {
     text: String,
     has_special_files: bool,
 }
 
-impl Unheld {
+impl Unrepresentable {
     /// Whether some of it would be none if special files were left out.
     pub fn has_special_files(&self) -> bool {
         self.has_special_files
     }
 }
 
-impl std::fmt::Display for Unheld {
+impl std::fmt::Display for Unrepresentable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl std::error::Error for Unheld {}
+impl std::error::Error for Unrepresentable {}
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -61,7 +61,7 @@ impl Faults {
     ///
     /// # Errors
     /// The list of them.
-    pub fn check(mut self, rootfs: &dyn std::fmt::Display, odd: &Odd) -> Result<()> {
+    pub fn check(mut self, rootfs: &dyn std::fmt::Display, odd: &Oddities) -> Result<()> {
         if self.count == 0 {
             return Ok(());
         }
@@ -76,7 +76,7 @@ impl Faults {
             .map(|store| format!("\n{}", on_one_line(&store)))
             .collect();
         let rootfs = on_one_line(&rootfs.to_string());
-        Err(Error::new(Unheld {
+        Err(Error::new(Unrepresentable {
             text: format!(
                 "rootfs {rootfs} has entries that no image can hold:\n  {list}{rest}{stores}"
             ),

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use camino::Utf8Path;
 
 use super::faults::Faults;
-use super::odd::Odd;
+use super::odd::Oddities;
 use super::scan::is_injected;
 use super::{EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder};
 
@@ -34,7 +34,7 @@ pub struct ListedTree<'f> {
     /// The directories on the way, the root first, by the length of their paths.
     way: Vec<(usize, EntryId)>,
     faults: Faults,
-    odd: Odd,
+    odd: Oddities,
 }
 
 impl<'f> ListedTree<'f> {
@@ -46,7 +46,7 @@ impl<'f> ListedTree<'f> {
             inodes: HashMap::new(),
             way: vec![(0, EntryId::ROOT)],
             faults: Faults::default(),
-            odd: Odd::new(),
+            odd: Oddities::new(),
         }
     }
 

@@ -30,7 +30,7 @@ use camino::Utf8PathBuf;
 pub use builder::{Metadata, TreeBuilder};
 pub use change::DirectoryMetadata;
 pub use directory::Directory;
-pub use faults::Unheld;
+pub use faults::Unrepresentable;
 pub use filter::{Filter, SpecialFiles};
 pub use identity::FileIdentity;
 pub use listed::{Listed, ListedTree};

@@ -19,7 +19,7 @@ const LAYER_LISTS: [&str; 3] = ["overlay-layers", "vfs-layers", "btrfs-layers"];
 
 /// What was seen.
 #[derive(Debug, Default)]
-pub struct Odd {
+pub struct Oddities {
     now: i64,
     hole_bytes: u64,
     sparse: Example<u64>,
@@ -43,7 +43,7 @@ impl<T: PartialOrd> Example<T> {
     }
 }
 
-impl Odd {
+impl Oddities {
     /// Nothing yet.
     pub fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -17,7 +17,7 @@ use super::disk_xattrs;
 use super::faults::Faults;
 use super::filter::Verdict;
 use super::mounts;
-use super::odd::Odd;
+use super::odd::Oddities;
 use super::{EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder, Xattrs};
 
 /// The mode that containers-storage gives the root of every overlay, whatever the image says (its
@@ -50,7 +50,7 @@ pub fn scan(path: &Utf8Path, filter: &Filter) -> Result<(Tree, Directory)> {
         builder: TreeBuilder::new(root),
         stamps: vec![Stamp::of(&stat)],
         faults: Faults::default(),
-        odd: Odd::new(),
+        odd: Oddities::new(),
     };
     walk.run(&handle)
         .with_context(|| format!("reading rootfs {path}"))?;
@@ -126,7 +126,7 @@ struct Walk<'f> {
     builder: TreeBuilder,
     stamps: Vec<Stamp>,
     faults: Faults,
-    odd: Odd,
+    odd: Oddities,
 }
 
 impl Walk<'_> {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Keeper, Merged};
+use super::{ContentSink, Merged};
 use crate::checksum::Checksum;
 use crate::layers::nodes::{Node, NodeId, NodeKind, ROOT};
 use crate::limits;
@@ -56,7 +56,7 @@ impl<'a> Merged<'a, Checksum> {
     pub fn finish(
         self,
         filter: &Filter,
-        keeper: &mut impl Keeper<Kept = Checksum>,
+        sink: &mut impl ContentSink<Handle = Checksum>,
     ) -> Result<(Tree, ContentObjects)> {
         let mut builder = TreeBuilder::exact(self.nodes.get(ROOT).metadata());
         let mut objects = vec![Checksum::default()];
@@ -75,7 +75,7 @@ impl<'a> Merged<'a, Checksum> {
                 bail!("/{path} is in no directory");
             };
             let (target, object) =
-                match object_of(path, node, filter, keeper).with_context(context)? {
+                match object_of(path, node, filter, sink).with_context(context)? {
                     Some(found) => found,
                     None => return Ok(()),
                 };
@@ -100,7 +100,7 @@ fn object_of(
     path: &str,
     node: &Node<Checksum>,
     filter: &Filter,
-    keeper: &mut impl Keeper<Kept = Checksum>,
+    sink: &mut impl ContentSink<Handle = Checksum>,
 ) -> Result<Option<(String, Checksum)>> {
     let target = link_target(&node.target)?;
     let object = match (node.kind, node.kept) {
@@ -112,7 +112,7 @@ fn object_of(
             Remedy::SkipSpecialFiles,
             "no commit can hold it: it is a special file (a fifo or a device node)"
         )),
-        (NodeKind::Known(Kind::Symlink), None) => keeper.link(&node.metadata(), &node.target)?,
+        (NodeKind::Known(Kind::Symlink), None) => sink.link(&node.metadata(), &node.target)?,
         (_, kept) => kept.unwrap_or_default(),
     };
     Ok(Some((target, object)))

@@ -11,8 +11,8 @@ use crate::tree::Filter;
 /// Remembers content by its checksum.
 struct Sums;
 
-impl Keeper for Sums {
-    type Kept = Checksum;
+impl ContentSink for Sums {
+    type Handle = Checksum;
 
     fn file(&mut self, _: &LayerFile<'_>, content: &mut dyn Read) -> Result<Checksum> {
         let mut bytes = Vec::new();

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
 
-use super::layer::{MAGIC, Packing};
+use super::layer::{DetectedCompression, MAGIC};
 use super::layout::check_version;
 use super::path::clean_path;
 use super::tar::{EntryKind, TarReader};
@@ -54,10 +54,10 @@ impl Archive {
         let mut magic = [0; MAGIC];
         let got = file.read_at(&mut magic, 0);
         let got = got.with_context(|| format!("reading the archive {path}"))?;
-        let packing = Packing::of(&magic[..got]);
+        let compression = DetectedCompression::of(&magic[..got]);
         ensure!(
-            packing == Packing::None,
-            "the archive {path} is compressed with {packing}; decompress it first"
+            compression == DetectedCompression::None,
+            "the archive {path} is compressed with {compression}; decompress it first"
         );
         let members =
             find_members(&file, len).with_context(|| format!("reading the archive {path}"))?;

@@ -18,14 +18,14 @@ pub(super) const MAGIC: usize = 6;
 
 /// How bytes are compressed, by what they begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Packing {
+pub(super) enum DetectedCompression {
     None,
     Gzip,
     Zstd,
     Xz,
 }
 
-impl Packing {
+impl DetectedCompression {
     /// The compression of what begins with `magic` (RFC 1952, 2.3; RFC 8878, 3.1, where frames
     /// may also be skippable ones; the xz file format, 2.1.1.1).
     pub(super) fn of(magic: &[u8]) -> Self {
@@ -38,7 +38,7 @@ impl Packing {
     }
 }
 
-impl fmt::Display for Packing {
+impl fmt::Display for DetectedCompression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "nothing",
@@ -60,7 +60,7 @@ pub struct LayerReader<'a> {
 }
 
 /// The bytes of a blob: those looked at for the magic, then the others.
-type Raw<'a> = BufReader<Chain<Cursor<Vec<u8>>, Counted<'a>>>;
+type Raw<'a> = BufReader<Chain<Cursor<Vec<u8>>, VerifyingReader<'a>>>;
 
 enum Stream<'a> {
     Plain(Raw<'a>),
@@ -101,7 +101,7 @@ impl<'a> LayerReader<'a> {
         diff_id: Checksum,
     ) -> Result<Self> {
         let name = digest.to_digest();
-        let mut counted = Counted {
+        let mut counted = VerifyingReader {
             raw,
             size,
             count: 0,
@@ -110,20 +110,20 @@ impl<'a> LayerReader<'a> {
         let mut magic = Vec::with_capacity(MAGIC);
         let first = counted.by_ref().take(MAGIC as u64).read_to_end(&mut magic);
         first.with_context(|| format!("reading the layer {name}"))?;
-        let packing = Packing::of(&magic);
+        let compression = DetectedCompression::of(&magic);
         let raw = BufReader::with_capacity(BUFFER, Cursor::new(magic).chain(counted));
-        let stream = match packing {
-            Packing::None => Stream::Plain(raw),
-            Packing::Gzip => Stream::Gzip(Box::new(MultiGzDecoder::new(raw))),
-            Packing::Zstd => Stream::Zstd(
+        let stream = match compression {
+            DetectedCompression::None => Stream::Plain(raw),
+            DetectedCompression::Gzip => Stream::Gzip(Box::new(MultiGzDecoder::new(raw))),
+            DetectedCompression::Zstd => Stream::Zstd(
                 zstd::Decoder::with_buffer(raw)
                     .with_context(|| format!("reading the layer {name}"))?,
             ),
-            Packing::Xz => bail!(
-                "the layer {name} is compressed with {packing}, and only gzip and zstd are read; convert the image with 'skopeo copy --dest-compress-format gzip'"
+            DetectedCompression::Xz => bail!(
+                "the layer {name} is compressed with {compression}, and only gzip and zstd are read; convert the image with 'skopeo copy --dest-compress-format gzip'"
             ),
         };
-        let unpacked = (packing != Packing::None).then(Sha256::new);
+        let unpacked = (compression != DetectedCompression::None).then(Sha256::new);
         Ok(Self {
             stream,
             unpacked,
@@ -196,14 +196,14 @@ fn named(digest: Checksum, error: &io::Error) -> io::Error {
 }
 
 /// Hashes and counts the bytes of a blob, of which there must be `size`.
-struct Counted<'a> {
+struct VerifyingReader<'a> {
     raw: Box<dyn Read + Send + 'a>,
     size: u64,
     count: u64,
     hasher: Sha256,
 }
 
-impl Read for Counted<'_> {
+impl Read for VerifyingReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);

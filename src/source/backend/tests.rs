@@ -19,12 +19,12 @@ fn calls_are_filled_in() {
 #[test]
 fn what_is_filled_in_is_not_a_template() {
     let backend = Backend::new(Kind::Podman, Duration::from_secs(1));
-    let about = About {
+    let values = Substitutions {
         image: "{name}{file}",
         name: "{image}",
         file: "/f",
     };
-    let call = backend.call(backend.kind.description().create, about);
+    let call = backend.call(backend.kind.description().create, values);
     assert!(call.name().contains("--name={image}"), "{}", call.name());
     assert!(call.name().contains(" {name}{file} "), "{}", call.name());
 }

@@ -1,7 +1,7 @@
-//! Working containers, in which a backend runs the steps of a build. The backend removes them when
-//! it is done, but when a signal ends it they stay mounted, with their processes. They cannot be
-//! given a name; so each of our builds adds a unique host name to its list of hosts, which the
-//! backend stores with every working container.
+//! The containers in which a backend runs the steps of a Containerfile. The backend removes them
+//! when it is done. When a signal ends it, they stay mounted, with their processes. They cannot be
+//! given a name, so each of our builds adds a unique host name to its list of hosts, which the
+//! backend stores with each of these containers.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -28,7 +28,7 @@ pub fn mark() -> String {
 
 /// A container of a build.
 #[derive(Debug)]
-pub struct Working {
+pub struct BuildContainer {
     /// The process that had it built.
     pub owner: Owner,
     /// The container's name.
@@ -57,7 +57,7 @@ struct BuildOptions {
 ///
 /// # Errors
 /// When the backend does not tell where its storage is.
-pub fn all(backend: &Backend) -> Result<Vec<Working>> {
+pub fn all(backend: &Backend) -> Result<Vec<BuildContainer>> {
     let directory = backend.container_directory()?;
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -69,20 +69,20 @@ pub fn all(backend: &Backend) -> Result<Vec<Working>> {
     Ok(found)
 }
 
-fn working(state: &[u8]) -> Option<Working> {
+fn working(state: &[u8]) -> Option<BuildContainer> {
     let state: State = serde_json::from_slice(state).ok()?;
     let hosts = state.options?.hosts?;
     let owner = hosts
         .iter()
         .find_map(|host| host.split_once(DOMAIN)?.0.parse().ok())?;
-    Some(Working {
+    Some(BuildContainer {
         owner,
         name: state.name,
         mountpoint: state.mountpoint.into(),
     })
 }
 
-impl Working {
+impl BuildContainer {
     /// Ends what runs in the container and removes it.
     ///
     /// # Errors

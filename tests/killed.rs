@@ -4,7 +4,7 @@
 //! A few moments in the normal run; a hundred of each signal with
 //!
 //! ```sh
-//! AOH_MOMENTS=100 cargo test --test ended
+//! AOH_MOMENTS=100 cargo test --test killed
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -1,12 +1,12 @@
-//! The cheapest plan for an image of a few layers. The rules of `fresh` need many layers to keep
+//! The cheapest plan for an image of a few layers. The rules of `initial` need many layers to keep
 //! unlike things apart; with few, cost alone decides.
 
 use std::collections::HashSet;
 
 use super::Parts;
 use super::layers::Layers;
+use super::partition::{self, Cuts};
 use super::refine::refine;
-use super::runs::{self, Cuts};
 use super::wholes::Wholes;
 
 /// A source is split into at most so many layers.
@@ -18,7 +18,7 @@ const GRAINS: usize = 8;
 /// Distributes `parts` over at most `max_layers` layers, fewer than
 /// [`FEW_LAYERS`](super::FEW_LAYERS): in wholes that are split, or in parts that are not held
 /// together, whichever costs less.
-pub(super) fn few(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
+pub(super) fn few_layers(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
     let (whole, loose) = (best_of(parts, max_layers), loose(parts, max_layers));
     let cost = |groups: &Vec<Vec<usize>>| Layers::new(parts, groups.clone()).total_cost();
     if cost(&loose) < cost(&whole) {
@@ -33,7 +33,7 @@ fn loose(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
     if parts.list.is_empty() {
         return Vec::new();
     }
-    let order = runs::order(&parts.list);
+    let order = partition::order(&parts.list);
     let ordered = parts.reordered(&order);
     let cuts = Cuts::of(&ordered, max_layers);
     let runs = cuts.runs(cuts.cheapest(max_layers).1);

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::backend::Backend;
+use super::build_container;
 use super::choice::Backends;
 use super::mount::warn_of_leftover;
-use super::working;
 use crate::oci::Stage;
 use crate::process::{Call, Outcome, Owner};
 use crate::undo::Undo;
@@ -57,7 +57,7 @@ impl BuildOptions {
         // The backend does not take the one with the other.
         let is_no_hosts = |option: &String| option.starts_with("--no-hosts");
         if !self.more.iter().any(is_no_hosts) {
-            call = call.word(working::mark());
+            call = call.word(build_container::mark());
         }
         for option in &self.more {
             let shown = match option.split_once('=') {
@@ -147,7 +147,7 @@ pub fn build(backends: &Backends, options: &BuildOptions) -> Result<String> {
 
 /// Removes the containers in which this process had something built.
 fn remove_working(backend: &Backend) {
-    let containers = match working::all(backend) {
+    let containers = match build_container::all(backend) {
         Ok(containers) => containers,
         Err(e) => return tracing::warn!("could not look for containers of the build: {e:#}"),
     };

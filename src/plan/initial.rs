@@ -23,7 +23,7 @@
 //! The law: a whole that comes, goes, grows or shrinks leaves the tree of the others as it is. It
 //! changes what a division saves only along its own way to the root, and, as it takes or leaves a
 //! layer, whether the division that was just worth one is still made elsewhere: then the layers of
-//! one node become one, or two. `tests/steady.rs` holds it on made systems and real ones.
+//! one node become one, or two. `tests/plan_stability.rs` holds it on made systems and real ones.
 //!
 //! Why bytes for each odds: for wholes of size `s` and chance `p`, which are small, a layer costs
 //! `sum(s) * sum(p)`, which is least for a given `sum(sqrt(s * p))` when `s / p` is the same for
@@ -36,7 +36,7 @@
 //! 0.2 to 1.0 % on average; in the worst of a hundred, as when a large source goes that has many
 //! layers, and others take those, 3 to 15 %.
 
-use super::few::few;
+use super::few_layers::few_layers;
 use super::wholes::Wholes;
 use super::{FEW_LAYERS, LAYER_COST, Part, Parts};
 
@@ -58,9 +58,9 @@ const MAX_SPLIT: usize = 24;
 const PULLS: usize = 3;
 
 /// Distributes `parts` over at most `max_layers` layers.
-pub(super) fn fresh(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
+pub(super) fn initial(parts: &Parts, max_layers: usize) -> Vec<Vec<usize>> {
     if max_layers < FEW_LAYERS {
-        return few(parts, max_layers);
+        return few_layers(parts, max_layers);
     }
     let is_sure = |at: &usize| parts.list[*at].stay == 0.0;
     let (sure, others): (Vec<usize>, Vec<usize>) = (0..parts.list.len()).partition(is_sure);

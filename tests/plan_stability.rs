@@ -165,7 +165,7 @@ fn measure(items: &[Item]) -> ((f64, f64), (f64, f64)) {
     (told(&one), told(&five))
 }
 
-/// Prints what is measured, too: `cargo test --test steady -- --nocapture`.
+/// Prints what is measured, too: `cargo test --test plan_stability -- --nocapture`.
 fn check(name: &str, items: &[Item]) {
     let (one, five) = measure(items);
     println!(

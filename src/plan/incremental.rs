@@ -23,16 +23,16 @@ const REPAIRED: f64 = 1.05;
 const MAX_MOVES: usize = 8;
 
 /// One layer: its place in the earlier plan, where it had one, and the positions of its parts.
-pub(super) type Kept = (Option<usize>, Vec<usize>);
+pub(super) type PlacedLayer = (Option<usize>, Vec<usize>);
 
 /// Distributes `parts` over at most `max_layers` layers of which `homes` says where each part was.
-/// `fresh_cost` is what a plan without memory costs.
-pub(super) fn keep(
+/// `initial_cost` is what a plan without memory costs.
+pub(super) fn follow(
     parts: &Parts,
     homes: &[Option<usize>],
     max_layers: usize,
-    fresh_cost: f64,
-) -> Vec<Kept> {
+    initial_cost: f64,
+) -> Vec<PlacedLayer> {
     let mut kept = KeptLayers::earlier(parts, homes);
     while kept.layers.len() > max_layers {
         kept.merge_cheapest();
@@ -45,10 +45,10 @@ pub(super) fn keep(
         let (_, to) = kept.cheapest(at, NONE, max_layers);
         kept.put(at, to);
     }
-    if kept.layers.total_cost() > fresh_cost * DRIFTED {
+    if kept.layers.total_cost() > initial_cost * DRIFTED {
         for _ in 0..MAX_MOVES {
             let moved = kept.move_best(max_layers);
-            if !moved || kept.layers.total_cost() <= fresh_cost * REPAIRED {
+            if !moved || kept.layers.total_cost() <= initial_cost * REPAIRED {
                 break;
             }
         }

@@ -6,7 +6,7 @@ use camino::Utf8Path;
 use super::backend::Backend;
 use super::choice::Backends;
 use super::mount::{Mounted, TEMPORARY, next_number, remove, unmount};
-use super::record::Counted;
+use super::record::MountTarget;
 use super::{find_container, find_image};
 use crate::process::Owner;
 
@@ -71,7 +71,7 @@ pub fn release(backends: &Backends, what: &str) -> Result<()> {
 fn release_path(backend: &Backend, path: &str) -> Result<bool> {
     for (id, mountpoint) in backend.mounted_images()? {
         if mountpoint == path {
-            return unmount(backend, &Counted::Image(id)).map(|()| true);
+            return unmount(backend, &MountTarget::Image(id)).map(|()| true);
         }
     }
     for (name, mountpoint) in backend.mounted_containers()? {
@@ -91,7 +91,7 @@ fn release_name(backend: &Backend, name: &str) -> Result<bool> {
         return Ok(false);
     };
     if backend.is_image_mounted(&image.id)? {
-        return unmount(backend, &Counted::Image(image.id)).map(|()| true);
+        return unmount(backend, &MountTarget::Image(image.id)).map(|()| true);
     }
     let begin = name_begin(&image.id);
     match containers
@@ -106,6 +106,6 @@ fn release_name(backend: &Backend, name: &str) -> Result<bool> {
 fn release_container(backend: &Backend, name: String) -> Result<()> {
     match name.starts_with(&format!("{TEMPORARY}{KEPT}")) {
         true => remove(backend, &name),
-        false => unmount(backend, &Counted::Container(name)),
+        false => unmount(backend, &MountTarget::Container(name)),
     }
 }

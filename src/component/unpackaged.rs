@@ -11,7 +11,7 @@ const DESCRIPTIONS: [&str; 3] = [".dist-info", ".egg-info", ".data"];
 
 /// The component of what was installed by hand at `path` (from the root, no leading slash); none
 /// elsewhere.
-pub fn installed_by_hand(path: &Utf8Path) -> Option<String> {
+pub fn unpackaged_tree(path: &Utf8Path) -> Option<String> {
     let parts: Vec<&str> = path.components().map(|part| part.as_str()).collect();
     match parts.as_slice() {
         // A file of its own there is no tree.
@@ -106,7 +106,7 @@ mod tests {
             ("etc/x", None),
         ] {
             assert_eq!(
-                installed_by_hand(Utf8Path::new(path)).as_deref(),
+                unpackaged_tree(Utf8Path::new(path)).as_deref(),
                 component,
                 "{path}"
             );

@@ -36,7 +36,7 @@ pub struct Layers<'a> {
 }
 
 /// A layer that is read.
-pub struct WatchedLayer<'a> {
+pub struct ProgressReader<'a> {
     layers: &'a Layers<'a>,
     piece: Vec<u8>,
     /// Bytes of the piece that have been taken.
@@ -86,12 +86,12 @@ impl<'a> Layers<'a> {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn next(&'a self, at: usize, name: &str) -> Result<WatchedLayer<'a>> {
+    pub fn next(&'a self, at: usize, name: &str) -> Result<ProgressReader<'a>> {
         match self.received.recv() {
             Ok(Sent::Opened(opened)) => opened?,
             _ => bail!("nobody reads the layer"),
         }
-        Ok(WatchedLayer {
+        Ok(ProgressReader {
             layers: self,
             piece: Vec::new(),
             at: 0,
@@ -154,7 +154,7 @@ fn fill(layer: &mut LayerReader<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(len)
 }
 
-impl WatchedLayer<'_> {
+impl ProgressReader<'_> {
     /// Reads what is left, checks that the layer was what the image says, and gives the number of
     /// its uncompressed bytes.
     ///
@@ -167,7 +167,7 @@ impl WatchedLayer<'_> {
     }
 }
 
-impl Read for WatchedLayer<'_> {
+impl Read for ProgressReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.end.is_some() || buffer.is_empty() {
             return Ok(0);
