@@ -19,11 +19,12 @@
 //! that is the same for the next image, of which a package more or less must not move others.
 //! `initial` is the plan of an image that knows no other, and puts the second first; its law is
 //! told there. Of less than eight layers `few_layers` makes the cheapest plan that it finds:
-//! `partition` finds the best among those that cut one particular order of the items into runs (odds
-//! to change per byte), and `refine` moves and swaps items out of that order where it pays well.
-//! Against all partitions of small cases those are optimal in 95 % or more, at worst 1.05 times the
-//! optimum (held by tests). `incremental` is the plan that follows an earlier one. `waste` chooses
-//! the layers of an earlier image that stay although not all of their bytes are of use any more.
+//! `partition` finds the best among those that cut one particular order of the items into runs
+//! (odds to change per byte), and `refine` moves and swaps items out of that order where it pays
+//! well. Against all partitions of small cases those are optimal in 95 % or more, at worst 1.05
+//! times the optimum (held by tests). `incremental` is the plan that follows an earlier one.
+//! `waste` chooses the layers of an earlier image that stay although not all of their bytes are of
+//! use any more.
 //!
 //! Everything here is a function of its arguments, and of nothing but additions, multiplications,
 //! divisions and comparisons of `f64` in a fixed order: any machine gives the same plan.
