@@ -148,6 +148,31 @@ fn a_kill_at_any_write_leaves_nothing() {
     assert!(killed > 10, "{killed}");
 }
 
+/// An empty directory that another writer makes a layout between two looks at it: one build in some
+/// hundreds once failed, "not an OCI layout".
+#[test]
+fn a_layout_that_appears_between_two_looks_is_one() {
+    if !has("strace") {
+        return;
+    }
+    let dir = scratch();
+    let rootfs = three_packages(dir.path(), "rootfs", "1", "note");
+    let layout = dir.path().join("layout");
+    fs::create_dir(&layout).unwrap();
+    let slow = build(&rootfs, &layout, "slow", "1");
+    let mut traced = Command::new("strace");
+    // It has seen that there is no index, and is about to see what else there is.
+    traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=getdents64"]);
+    traced.args(["-e", "inject=getdents64:delay_enter=3s:when=1"]);
+    traced.arg(slow.get_program()).args(slow.get_args());
+    let traced = traced.stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    finish(build(&rootfs, &layout, "quick", "2").spawn().unwrap());
+    let output = traced.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(tags(&layout).len(), 2);
+}
+
 /// Eight writers, tags and none mixed, one of them killed at a random moment of each round, and a
 /// reader beside them: 8 of 8 rounds of four lost tags, into a new layout three of four failed, and
 /// untagged ones left an index that named what was not there.

@@ -312,8 +312,8 @@ fn configuration(root: &Root) -> Result<Vec<String>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use std::process::Command;
 
     use super::*;

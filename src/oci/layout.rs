@@ -225,18 +225,27 @@ fn look(path: &Utf8Path) -> Result<Found> {
         is_directory(path).with_context(looking)?,
         "the output {path} is there and is not a directory; choose another path"
     );
-    match path.join(INDEX).symlink_metadata() {
-        Ok(_) => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound && is_empty(path)? => {
+    if !has_index(path)? {
+        if is_empty(path)? {
             return Ok(Found::Empty);
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => bail!(
+        // Another writer may have made it a layout between the two looks.
+        ensure!(
+            has_index(path)?,
             "the output {path} is a directory, but not an OCI layout (it has no {INDEX} file); it is left as it is: choose another path, or remove it"
-        ),
-        Err(e) => return Err(e).with_context(|| format!("looking at {}", path.join(INDEX))),
+        );
     }
     read_index(path)?;
     Ok(Found::Layout)
+}
+
+fn has_index(path: &Utf8Path) -> Result<bool> {
+    let index = path.join(INDEX);
+    match index.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e).with_context(|| format!("looking at {index}")),
+    }
 }
 
 /// The index of the layout at `path`: what cannot be read is not written to.
