@@ -90,6 +90,13 @@ need_container_tools() {
     need arch-test arch-test
 }
 
+# What the program is compiled with, besides Rust.
+need_compile_tools() {
+    need cc gcc
+    need pkg-config pkg-config
+    need_library ostree-1 libostree-dev
+}
+
 # What the published ostree-ext needs to be built, and to run.
 need_interop_tools() {
     need docker-registry docker-registry
@@ -98,9 +105,7 @@ need_interop_tools() {
     need jq jq
     need openssl openssl
     need setcap libcap2-bin
-    need cc gcc
-    need pkg-config pkg-config
-    need_library ostree-1 libostree-dev
+    need_compile_tools
     need_library openssl libssl-dev
     need_library libzstd libzstd-dev
 }

@@ -17,8 +17,8 @@ fn settle() {
     sleep(Duration::from_secs(4));
 }
 
-/// Builds, and gives the digest and how many files the cache knew.
-fn build(rootfs: &Rootfs, dir: &Path, cache: &Path) -> (String, usize) {
+/// Builds, and gives the digest and what was said.
+fn told(rootfs: &Rootfs, dir: &Path, cache: &Path) -> (String, String) {
     let out = format!("oci:{}", dir.join("out").display());
     let output = helper()
         .args(["build", "-v", "--timestamp", "1700000000", "-o", &out])
@@ -28,6 +28,12 @@ fn build(rootfs: &Rootfs, dir: &Path, cache: &Path) -> (String, usize) {
         .unwrap();
     let said = stderr(&output);
     assert!(output.status.success(), "{said}");
+    (String::from_utf8(output.stdout).unwrap(), said)
+}
+
+/// Builds, and gives the digest and how many files the cache knew.
+fn build(rootfs: &Rootfs, dir: &Path, cache: &Path) -> (String, usize) {
+    let (digest, said) = told(rootfs, dir, cache);
     let known = said
         .split_once("the cache knows ")
         .and_then(|(_, rest)| rest.split_once(' '))
@@ -35,7 +41,7 @@ fn build(rootfs: &Rootfs, dir: &Path, cache: &Path) -> (String, usize) {
         .0
         .parse()
         .unwrap();
-    (String::from_utf8(output.stdout).unwrap(), known)
+    (digest, known)
 }
 
 fn uncached(rootfs: &Rootfs, dir: &Path) -> String {
@@ -111,20 +117,9 @@ fn a_cache_that_is_damaged_or_cannot_be_written_fails_no_build() {
 
     fs::remove_file(&file).unwrap();
     fs::create_dir_all(file.join("in the way")).unwrap();
-    let out = format!("oci:{}", dir.path().join("out").display());
-    let base = ["build", "--timestamp", "1700000000", "--rootfs"];
-    let output = helper()
-        .args(base)
-        .args([rootfs.str(), "-o", &out, "--cache"])
-        .arg(&cache)
-        .output()
-        .unwrap();
-    let said = stderr(&output);
-    assert!(
-        output.status.success() && said.contains("is not written"),
-        "{said}"
-    );
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    let (digest, said) = told(&rootfs, dir.path(), &cache);
+    assert!(said.contains("is not written"), "{said}");
+    assert_eq!(digest, expected);
     assert_eq!(names(&cache), ["content-checksums"], "nothing half written");
 }
 
@@ -158,6 +153,13 @@ fn a_cache_is_no_part_of_the_image_and_is_a_directory() {
     let said = refused(&file, &[]);
     assert!(said.contains(file.to_str().unwrap()), "{said}");
     assert!(!dir.path().join("out").exists());
+    // Layers have no files to find again.
+    run(&["build", "-q", "--rootfs", rootfs.str(), "-o", &out]);
+    let from = ["build", "--from", &out, "-o", "-", "--cache", "unused"];
+    let output = helper().args(from).output().unwrap();
+    let said = stderr(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("the cache is not used"), "{said}");
     // What is left out may have it.
     let left_out = rootfs.at("var/cache");
     fs::create_dir_all(&left_out).unwrap();

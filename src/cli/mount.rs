@@ -11,9 +11,8 @@ use crate::source;
 /// Mount an image or a container of podman or buildah, for scripts.
 ///
 /// Prints the path. The mount stays until 'umount'; backends count mounts, so call 'umount' once
-/// for each 'mount'. Read it, do not write to it. As an ordinary user, run the
-/// whole script in 'podman unshare' or 'buildah unshare': what is mounted there is seen nowhere
-/// else.
+/// for each 'mount'. Read it, do not write to it. As an ordinary user, run the whole script in
+/// 'podman unshare' or 'buildah unshare': what is mounted there is seen nowhere else.
 #[derive(Debug, Args)]
 pub struct MountArgs {
     /// The image, fetched where it is not in the storage

@@ -12,8 +12,8 @@ use crate::tree::Unrepresentable;
 
 /// What is said after an error; nothing when no option helps.
 pub fn hint(error: &anyhow::Error) -> &'static str {
-    let unheld = error.downcast_ref::<Unrepresentable>();
-    if unheld.is_some_and(Unrepresentable::has_special_files) {
+    let unrepresentable = error.downcast_ref::<Unrepresentable>();
+    if unrepresentable.is_some_and(Unrepresentable::has_special_files) {
         return "\nremove special files, or leave them out with --skip-special-files";
     }
     if let Some(remedy) = Remedy::of(error) {

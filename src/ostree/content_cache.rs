@@ -14,13 +14,15 @@
 //! that is damaged, of another version, or of another user is ignored, and replaced if it may be.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::checksum::Checksum;
@@ -28,6 +30,8 @@ use crate::tree::FileIdentity;
 
 /// The file in the directory.
 const FILE: &str = "content-checksums";
+/// The same before it is whole. What a killed build has left there the next one writes over.
+const UNFINISHED: &str = "content-checksums.new";
 /// What the file begins with; another form gets another number.
 const MAGIC: &[u8; 32] = b"apt-ostree-helper checksums v1\n\n";
 /// A key, a checksum, and the number of builds since it was of use last.
@@ -39,6 +43,8 @@ const OLD: u8 = 50;
 /// How long ago a file must have changed before it was read. No file system that can hold a Debian
 /// counts in larger steps than seconds.
 const SETTLED: Duration = Duration::from_secs(3);
+/// How long a build waits for another one to write the cache.
+const SHORTLY: Duration = Duration::from_secs(1);
 
 /// Names a content object whose content has not been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,7 +86,7 @@ impl ContentCache {
     /// When there is no such directory and none can be made. What is wrong with the cache itself
     /// is no error: it is begun anew.
     pub fn open(directory: &Utf8Path) -> Result<Self> {
-        if let Err(e) = std::fs::create_dir(directory) {
+        if let Err(e) = fs::create_dir(directory) {
             ensure!(
                 e.kind() == io::ErrorKind::AlreadyExists && directory.is_dir(),
                 "the cache directory {directory} cannot be made: {e}"
@@ -105,74 +111,71 @@ impl ContentCache {
     /// Writes the cache with the objects of this build. That it cannot be written is told, and is
     /// no failure: the next build reads more.
     pub fn store(self, objects: &[(CacheKey, Checksum)]) {
-        let path = self.directory.join(FILE);
-        if let Err(e) = self.replace(objects) {
+        if let Err(e) = replace(&self.directory, objects) {
+            let path = self.directory.join(FILE);
             tracing::warn!("the cache {path} is not written, and the next build reads more: {e:#}");
         }
     }
-
-    fn replace(mut self, objects: &[(CacheKey, Checksum)]) -> Result<()> {
-        let path = self.directory.join(FILE);
-        for known in self.known.values_mut() {
-            known.unused = known.unused.saturating_add(1);
-        }
-        // What builds side by side have written meanwhile.
-        for (key, known) in read(&path).unwrap_or_default() {
-            self.known.entry(key).or_insert(known);
-        }
-        for (key, checksum) in objects {
-            let known = Known {
-                checksum: *checksum,
-                unused: 0,
-            };
-            self.known.insert(*key, known);
-        }
-        let mut records: Vec<_> = self.known.into_iter().collect();
-        records.retain(|(_, known)| known.unused < OLD);
-        records.sort_unstable_by_key(|(key, known)| (known.unused, *key));
-        records.truncate(MOST);
-        let directory = &self.directory;
-        let file = tempfile::NamedTempFile::new_in(directory)
-            .with_context(|| format!("making a file in {directory}"))?;
-        write(file.as_file(), &records).with_context(|| format!("writing to {directory}"))?;
-        file.persist(&path)
-            .with_context(|| format!("replacing {path}"))?;
-        Ok(())
-    }
 }
 
-fn write(file: &File, records: &[(CacheKey, Known)]) -> io::Result<()> {
-    let mut out = Summed {
-        out: BufWriter::with_capacity(1 << 18, file),
-        sum: Sha256::new(),
-    };
-    out.write_all(MAGIC)?;
+/// Reads what is there once more, since builds side by side may have written it meanwhile.
+fn replace(directory: &Utf8Path, objects: &[(CacheKey, Checksum)]) -> Result<()> {
+    let _alone = lock(directory)?;
+    let path = directory.join(FILE);
+    let mut known = read(&path).unwrap_or_default();
+    for known in known.values_mut() {
+        known.unused = known.unused.saturating_add(1);
+    }
+    known.extend(objects.iter().map(|(key, checksum)| {
+        let known = Known {
+            checksum: *checksum,
+            unused: 0,
+        };
+        (*key, known)
+    }));
+    let mut records: Vec<_> = known.into_iter().collect();
+    records.retain(|(_, known)| known.unused < OLD);
+    records.sort_unstable_by_key(|(key, known)| (known.unused, *key));
+    records.truncate(MOST);
+    let unfinished = directory.join(UNFINISHED);
+    let written = write(&unfinished, &text(&records)).and_then(|()| fs::rename(&unfinished, &path));
+    if written.is_err() {
+        let _ = fs::remove_file(&unfinished);
+    }
+    written.with_context(|| format!("writing {unfinished}"))
+}
+
+/// What keeps others from writing the cache while it is held; nothing where there are no locks.
+fn lock(directory: &Utf8Path) -> Result<File> {
+    let handle = File::open(directory).with_context(|| format!("opening {directory}"))?;
+    let start = Instant::now();
+    while let Err(Errno::WOULDBLOCK | Errno::INTR) =
+        flock(&handle, FlockOperation::NonBlockingLockExclusive)
+    {
+        ensure!(start.elapsed() < SHORTLY, "another build is writing it");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(handle)
+}
+
+fn text(records: &[(CacheKey, Known)]) -> Vec<u8> {
+    let mut text = MAGIC.to_vec();
     for (key, known) in records {
-        out.write_all(key.0.as_bytes())?;
-        out.write_all(known.checksum.as_bytes())?;
-        out.write_all(&[known.unused])?;
+        text.extend(key.0.as_bytes());
+        text.extend(known.checksum.as_bytes());
+        text.push(known.unused);
     }
-    let sum = Checksum::finish(out.sum);
-    out.out.write_all(sum.as_bytes())?;
-    out.out.flush()
+    let sum = Checksum::of(&text);
+    text.extend(sum.as_bytes());
+    text
 }
 
-/// Sums up what is written.
-struct Summed<W> {
-    out: W,
-    sum: Sha256,
-}
-
-impl<W: Write> Write for Summed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.out.write(bytes)?;
-        self.sum.update(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
+fn write(path: &Utf8Path, bytes: &[u8]) -> io::Result<()> {
+    let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    let mut file = options.mode(0o600).custom_flags(flags).open(path)?;
+    file.write_all(bytes)
 }
 
 /// The records of a file; none where there is no file.
@@ -180,7 +183,7 @@ fn read(path: &Utf8Path) -> Result<HashMap<CacheKey, Known>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::open(path.as_std_path(), flags, Mode::empty()) {
         Ok(file) => File::from(file),
-        Err(rustix::io::Errno::NOENT) => return Ok(HashMap::new()),
+        Err(Errno::NOENT) => return Ok(HashMap::new()),
         Err(e) => return Err(e).context("it cannot be opened"),
     };
     let stat = rustix::fs::fstat(&file)?;
@@ -313,6 +316,39 @@ mod tests {
         assert!(cache.get(one).is_some() && cache.get(other).is_some());
     }
 
+    #[test]
+    fn two_do_not_write_at_once() {
+        let (_dir, path) = cache();
+        let one = key(&identity(1));
+        let records = [(one, Checksum::of(b"1"))];
+        let other = lock(&path).unwrap();
+        ContentCache::open(&path).unwrap().store(&records);
+        assert_eq!(ContentCache::open(&path).unwrap().get(one), None);
+        drop(other);
+        ContentCache::open(&path).unwrap().store(&records);
+        assert!(ContentCache::open(&path).unwrap().get(one).is_some());
+    }
+
+    #[test]
+    fn what_a_killed_build_has_left_is_written_over() {
+        let (_dir, path) = cache();
+        fs::write(
+            path.join(UNFINISHED),
+            "half of a much longer text than a cache",
+        )
+        .unwrap();
+        let one = key(&identity(1));
+        let records = [(one, Checksum::of(b"1"))];
+        ContentCache::open(&path).unwrap().store(&records);
+        assert!(ContentCache::open(&path).unwrap().get(one).is_some());
+        assert!(!path.join(UNFINISHED).exists());
+        // It may lead elsewhere, where nothing is written.
+        fs::write(path.join("elsewhere"), "x").unwrap();
+        std::os::unix::fs::symlink("elsewhere", path.join(UNFINISHED)).unwrap();
+        ContentCache::open(&path).unwrap().store(&records);
+        assert_eq!(fs::read(path.join("elsewhere")).unwrap(), b"x");
+    }
+
     /// Any byte that is another, and any end that is missing.
     #[test]
     fn damage_is_never_believed() {
@@ -321,7 +357,7 @@ mod tests {
         let records = [(one, Checksum::of(b"1")), (other, Checksum::of(b"2"))];
         ContentCache::open(&path).unwrap().store(&records);
         let file = path.join(FILE);
-        let whole = std::fs::read(&file).unwrap();
+        let whole = fs::read(&file).unwrap();
         assert_eq!(parse(&whole).unwrap().len(), 2);
         for at in 0..whole.len() {
             let mut damaged = whole.clone();
@@ -329,7 +365,7 @@ mod tests {
             assert!(parse(&damaged).is_none(), "byte {at}");
             assert!(parse(&whole[..at]).is_none(), "cut at {at}");
         }
-        std::fs::write(&file, &whole[1..]).unwrap();
+        fs::write(&file, &whole[1..]).unwrap();
         assert_eq!(ContentCache::open(&path).unwrap().get(one), None);
     }
 
@@ -345,12 +381,12 @@ mod tests {
         };
         store();
         let file = path.join(FILE);
-        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o666)).unwrap();
+        fs::set_permissions(&file, PermissionsExt::from_mode(0o666)).unwrap();
         assert_eq!(ContentCache::open(&path).unwrap().get(one), None);
         // It is replaced by one of ours.
         store();
         assert!(ContentCache::open(&path).unwrap().get(one).is_some());
-        std::fs::rename(&file, path.join("elsewhere")).unwrap();
+        fs::rename(&file, path.join("elsewhere")).unwrap();
         symlink("elsewhere", &file).unwrap();
         assert_eq!(ContentCache::open(&path).unwrap().get(one), None);
     }

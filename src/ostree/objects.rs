@@ -49,7 +49,7 @@ impl ContentObjects {
         // Largest first, so that no thread is left with one big file at the end.
         jobs.sort_by_key(|id| std::cmp::Reverse(tree.entry(*id).size));
         let total = jobs.iter().map(|id| tree.entry(*id).size);
-        let found_in_cache = AtomicUsize::new(0);
+        let from_cache = AtomicUsize::new(0);
         progress.begin("hashing files", total.fold(0, u64::saturating_add));
         let found = parallel::map(
             threads,
@@ -57,28 +57,31 @@ impl ContentObjects {
             || vec![0; BUFFER],
             |buffer, id| {
                 let header = content_header(tree, *id);
-                let identity = cache.as_ref().and_then(|_| identity(tree, contents, *id));
+                let Some(cache) = &cache else {
+                    let read = content_checksum(tree, contents, *id, &header, buffer, progress)?;
+                    return Ok((read, None));
+                };
+                let identity = identity(tree, contents, *id);
                 let key = identity.and_then(|identity| CacheKey::new(&identity, &header, now));
-                let known = key.zip(cache.as_ref()).and_then(|(key, c)| c.get(key));
-                if let Some(known) = known {
+                if let Some(known) = key.and_then(|key| cache.get(key)) {
                     progress.advance(tree.entry(*id).size);
-                    found_in_cache.fetch_add(1, Ordering::Relaxed);
+                    from_cache.fetch_add(1, Ordering::Relaxed);
                     return Ok((known, key));
                 }
-                let checksum = content_checksum(tree, contents, *id, &header, buffer, progress)?;
-                Ok((checksum, key))
+                let read = content_checksum(tree, contents, *id, &header, buffer, progress)?;
+                Ok((read, key))
             },
         )?;
         progress.end();
         if let Some(cache) = cache {
             tracing::info!(
                 "the cache knows {} of {} files and links",
-                found_in_cache.into_inner(),
+                from_cache.into_inner(),
                 jobs.len()
             );
-            let keys = found.iter();
-            let objects: Vec<_> = keys.filter_map(|(c, key)| Some(((*key)?, *c))).collect();
-            cache.store(&objects);
+            let named = found.iter();
+            let named = named.filter_map(|(checksum, key)| Some(((*key)?, *checksum)));
+            cache.store(&named.collect::<Vec<_>>());
         }
         let mut checksums = vec![Checksum::default(); tree.len()];
         for (id, (checksum, _)) in jobs.into_iter().zip(found) {

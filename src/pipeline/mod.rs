@@ -17,6 +17,7 @@ mod image_components;
 mod image_files;
 mod image_root;
 mod import;
+mod inside;
 mod inspect;
 mod jobs;
 mod labels;

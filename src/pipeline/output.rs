@@ -5,21 +5,20 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{FileType, OFlags};
 use serde_json::Value;
 
+use super::inside::refuse_inside;
 use crate::checksum::Checksum;
 use crate::oci::{
     IN_PLACE, LayoutTarget, Stage, parent_directory, temporary_directory, write_archive,
 };
-use crate::ostree::ContentCache;
 use crate::progress::Progress;
 use crate::registry::{self, Access, Destination, RegistryName};
-use crate::remedy::{Advised, Remedy};
 use crate::source::store_layout;
-use crate::tree::{Filter, is_mount_point};
+use crate::tree::Filter;
 
 /// A destination that can be written to as far as that can be told beforehand.
 pub enum Output {
@@ -196,53 +195,4 @@ fn refuse_closed_stdout() -> Result<()> {
         "the archive would go to standard output, which is closed; write it to a file"
     );
     Ok(())
-}
-
-/// Opens the cache of a build that reads `rootfs`.
-///
-/// # Errors
-/// When it lies inside `rootfs` and is not left out, or is no directory and cannot become one.
-pub fn open_cache(
-    directory: &Utf8Path,
-    rootfs: &Utf8Path,
-    filter: &Filter,
-) -> Result<ContentCache> {
-    match directory.is_dir() {
-        // The directory itself may be a volume.
-        true => refuse_inside("cache", &directory.join("checksums"), rootfs, filter)?,
-        false => refuse_inside("cache", directory, rootfs, filter)?,
-    }
-    ContentCache::open(directory)
-}
-
-fn refuse_inside(what: &str, path: &Utf8Path, rootfs: &Utf8Path, filter: &Filter) -> Result<()> {
-    let (Ok(parent), Ok(root)) = (
-        parent_directory(path).canonicalize_utf8(),
-        rootfs.canonicalize_utf8(),
-    ) else {
-        // What is missing is reported by whoever needs it.
-        return Ok(());
-    };
-    let output = parent.join(path.file_name().unwrap_or_default());
-    match output.strip_prefix(&root) {
-        Ok(_) if is_mounted_elsewhere(&parent, &root) => Ok(()),
-        Ok(inside) if !filter.excludes(inside.as_str()) => {
-            bail!(Advised::new(
-                Remedy::LeaveOutDirectory,
-                format!(
-                    "the {what} {path} lies inside the rootfs {rootfs} and would become part of it; write it elsewhere"
-                )
-            ))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Whether `directory`, below the root of this very system, is on a volume or the like: what is
-/// mounted is left out there.
-fn is_mounted_elsewhere(directory: &Utf8Path, root: &Utf8Path) -> bool {
-    root == "/"
-        && directory
-            .ancestors()
-            .any(|above| above != root && is_mount_point(above))
 }

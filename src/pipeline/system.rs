@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use anyhow::{Context, Result, bail};
+use camino::Utf8Path;
 
 use super::embedded::RootFiles;
 use super::image_root::ImageRoot;
-use super::{CommitOptions, Parent, Place, RootfsOptions, embedded, output};
+use super::inside::refuse_inside;
+use super::{CommitOptions, Parent, Place, RootfsOptions, embedded};
 use crate::component::{ComponentTable, Ownership, TreeFiles};
 use crate::dpkg::{Database, Package};
 use crate::oci::Platform;
 use crate::ostree::{
-    Commit, CommitInfo, ContentObjects, MetadataValue, Repository, StoredCommit, detached_with,
+    Commit, CommitInfo, ContentCache, ContentObjects, MetadataValue, Repository, StoredCommit,
+    detached_with,
 };
 use crate::progress::Progress;
 use crate::registry::Image;
-use crate::tree::{self, Contents, EntryId, Kind, Tree};
+use crate::tree::{self, Contents, EntryId, Filter, Kind, Tree};
 
 /// The metadata that says that a commit can be booted (ostree-core.h,
 /// `OSTREE_METADATA_KEY_BOOTABLE`).
@@ -61,10 +64,16 @@ impl System {
         }
         let cache = match (&options.cache, &options.rootfs) {
             (Some(cache), Place::Directory(path)) => {
-                Some(output::open_cache(cache, path, &options.filter)?)
+                Some(open_cache(cache, path, &options.filter)?)
             }
-            // Files out of layers are at no place where they could be found again.
-            _ => None,
+            (Some(_), Place::Image(..)) => {
+                tracing::warn!(
+                    "the cache is not used: it is for files in a directory, and the {} is read from its layers",
+                    options.rootfs
+                );
+                None
+            }
+            (None, _) => None,
         };
         let (mut tree, contents): (Tree, Box<dyn Contents>) = match &options.rootfs {
             Place::Directory(path) => {
@@ -158,6 +167,15 @@ fn restore_directories(
     }
     embedded::restore_directories(tree, files)
         .with_context(|| format!("reading rootfs {}", options.rootfs))
+}
+
+/// Opens the cache of a build that reads `rootfs`, which must not hold it.
+fn open_cache(directory: &Utf8Path, rootfs: &Utf8Path, filter: &Filter) -> Result<ContentCache> {
+    // A directory that is there may be a volume itself.
+    let file = directory.join("checksums");
+    let path = if directory.is_dir() { &file } else { directory };
+    refuse_inside("cache", path, rootfs, filter)?;
+    ContentCache::open(directory)
 }
 
 /// What dpkg says of a system.

@@ -64,12 +64,13 @@ pub fn all(backend: &Backend) -> Result<Vec<BuildContainer>> {
         let Ok(state) = fs::read(entry.path().join("userdata/buildah.json")) else {
             continue;
         };
-        found.extend(working(&state));
+        found.extend(of_our_build(&state));
     }
     Ok(found)
 }
 
-fn working(state: &[u8]) -> Option<BuildContainer> {
+/// The container that a backend describes, where one of our builds runs in it.
+fn of_our_build(state: &[u8]) -> Option<BuildContainer> {
     let state: State = serde_json::from_slice(state).ok()?;
     let hosts = state.options?.hosts?;
     let owner = hosts
@@ -131,7 +132,7 @@ mod tests {
         let state = format!(
             r#"{{"container-name": "c", "mountpoint": "/m", "CommonBuildOpts": {{"AddHost": ["a:1.2.3.4", "{host}"]}}}}"#
         );
-        let found = working(state.as_bytes()).unwrap();
+        let found = of_our_build(state.as_bytes()).unwrap();
         assert_eq!(
             (&found.owner, found.name.as_str()),
             (Owner::this_process(), "c")
@@ -142,7 +143,7 @@ mod tests {
             r#"{"container-name": "c", "CommonBuildOpts": {"AddHost": null}}"#,
             r#"{"container-name": "c", "CommonBuildOpts": {"AddHost": ["x.apt-ostree-helper.invalid:127.0.0.1"]}}"#,
         ] {
-            assert!(working(other.as_bytes()).is_none(), "{other}");
+            assert!(of_our_build(other.as_bytes()).is_none(), "{other}");
         }
     }
 }

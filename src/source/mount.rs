@@ -62,8 +62,8 @@ impl Mounted {
             return Self::new_container(backend, id, name);
         };
         let outcome = Outcome::default();
-        let counted = MountTarget::Image(id.to_owned());
-        match Self::counted(backend, call, counted, &outcome) {
+        let target = MountTarget::Image(id.to_owned());
+        match Self::recorded(backend, call, target, &outcome) {
             Err(why) if outcome.has_refused() => {
                 tracing::info!("mounting through a container, because: {why:#}");
                 Self::new_container(backend, id, name).with_context(|| {
@@ -81,13 +81,13 @@ impl Mounted {
     /// # Errors
     /// As [`Mounted::image`].
     pub fn container(backend: &Backend, name: &str) -> Result<Self> {
-        let counted = MountTarget::Container(name.to_owned());
-        Self::counted(backend, backend.mount(name), counted, &Outcome::default())
+        let target = MountTarget::Container(name.to_owned());
+        Self::recorded(backend, backend.mount(name), target, &Outcome::default())
     }
 
     /// Makes a mount that the backend counts. It is on record before it is made, for the case that
     /// nobody is left to undo it, and the backend itself writes what it made to that record.
-    fn counted(
+    fn recorded(
         backend: &Backend,
         call: Call,
         what: MountTarget,
