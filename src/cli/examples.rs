@@ -416,7 +416,7 @@ mod tests {
     use super::super::definition;
     use super::*;
 
-    /// Of every command that there is; which have examples is told by tests/help.rs.
+    /// Of every command that there is; which have examples is told by tests/project/help.rs.
     #[test]
     fn examples_are_understood() {
         let definition = definition();

@@ -23,7 +23,7 @@
 //! The law: a whole that comes, goes, grows or shrinks leaves the tree of the others as it is. It
 //! changes what a division saves only along its own way to the root, and, as it takes or leaves a
 //! layer, whether the division that was just worth one is still made elsewhere: then the layers of
-//! one node become one, or two. `tests/plan_stability.rs` holds it on made systems and real ones.
+//! one node become one, or two. `tests/plans/stability.rs` holds it on made systems and real ones.
 //!
 //! Why bytes for each odds: for wholes of size `s` and chance `p`, which are small, a layer costs
 //! `sum(s) * sum(p)`, which is least for a given `sum(sqrt(s * p))` when `s / p` is the same for

@@ -1,6 +1,7 @@
 //! What the integration suites share: root filesystems made by code, and the program under test.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod browser;
 mod changes;
 pub mod debian;
 pub mod fake;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The pages of the book, and the README, whose commands want podman: tests/book_runs.rs reads and
-# runs them, in this storage.
+# The pages of the book, and the README, whose commands want podman: tests/project/book_runs.rs reads
+# and runs them, in this storage.
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -25,6 +25,6 @@ nested_network() {
 start book
 helper_image
 nested_network
-AOH_BOOK_PODMAN=1 cargo test --locked --manifest-path "$top/Cargo.toml" --test book_runs \
-    the_commands_of_the_book_that_want_podman_work -- --nocapture
+AOH_BOOK_PODMAN=1 cargo test --locked --manifest-path "$top/Cargo.toml" --test project \
+    book_runs::the_commands_of_the_book_that_want_podman_work -- --nocapture
 podman rm -f NAME >/dev/null

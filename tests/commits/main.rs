@@ -1,0 +1,15 @@
+//! Trees become commits, commits images, and images commits again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod commit;
+mod encapsulate;
+mod import;
+mod import_faults;
+mod import_hostile;
+mod import_interrupt;
+mod import_layers;
+mod repository;
+mod roundtrip;
