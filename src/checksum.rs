@@ -92,7 +92,17 @@ impl fmt::Display for Checksum {
 /// # Errors
 /// When `out` fails.
 pub fn hexadecimal(bytes: &[u8], out: &mut impl fmt::Write) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 64];
+    for bytes in bytes.chunks(text.len() / 2) {
+        for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+            let (high, low) = (byte >> 4, byte & 15);
+            pair.copy_from_slice(&[DIGITS[usize::from(high)], DIGITS[usize::from(low)]]);
+        }
+        let text = str::from_utf8(&text[..bytes.len() * 2]);
+        out.write_str(text.unwrap_or_default())?;
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Checksum {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::lower::Overlay;
 use crate::checksum::Checksum;
 use crate::component::{ComponentId, Ownership};
-use crate::ostree::ContentObjects;
+use crate::ostree::ObjectsRead;
 use crate::plan::Plan;
 use crate::tree::{EntryId, Kind, Tree};
 
@@ -31,6 +31,8 @@ pub enum Sharing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Shared {
     Content(Checksum, Option<ComponentId>),
+    /// A file that has not been read, because there is none that might be equal.
+    Unique(EntryId, Option<ComponentId>),
     File(EntryId),
 }
 
@@ -41,7 +43,7 @@ enum Shared {
 struct Homes<'a> {
     sharing: Sharing,
     tree: &'a Tree,
-    objects: &'a ContentObjects,
+    objects: &'a ObjectsRead,
     ownership: &'a Ownership,
     /// What lower layers have already, where there are some.
     lower: Option<&'a Overlay>,
@@ -52,7 +54,7 @@ struct Homes<'a> {
 impl<'a> Homes<'a> {
     fn new(
         tree: &'a Tree,
-        objects: &'a ContentObjects,
+        objects: &'a ObjectsRead,
         ownership: &'a Ownership,
         sharing: Sharing,
         lower: Option<&'a Overlay>,
@@ -89,7 +91,10 @@ impl<'a> Homes<'a> {
                 0 => None,
                 size => {
                     let owner = (size < SHARED).then(|| self.ownership.owner(id));
-                    Some(Shared::Content(self.objects.checksum(id), owner))
+                    Some(match self.objects.get(self.tree, id) {
+                        Some(checksum) => Shared::Content(checksum, owner),
+                        None => Shared::Unique(self.tree.inode(id), owner),
+                    })
                 }
             },
         }
@@ -125,12 +130,38 @@ impl<'a> Homes<'a> {
     }
 }
 
+/// The files that must be read before they are assigned: those that may be equal to another one and
+/// are written once then. Most have a size that is theirs alone.
+pub fn perhaps_equal(tree: &Tree, ownership: &Ownership, sharing: Sharing) -> Vec<EntryId> {
+    if sharing == Sharing::HardLinks {
+        return Vec::new();
+    }
+    let has_content = |id: &EntryId| {
+        let entry = tree.entry(*id);
+        entry.kind == Kind::Regular && entry.size > 0
+    };
+    let mut by_size: HashMap<(u64, Option<ComponentId>), Vec<EntryId>> = HashMap::new();
+    for id in tree.ids().filter(has_content) {
+        let size = tree.entry(id).size;
+        let owner = (size < SHARED).then(|| ownership.owner(id));
+        let alike = by_size.entry((size, owner)).or_default();
+        alike.push(tree.inode(id));
+    }
+    let alike = by_size.into_values().map(|mut files| {
+        // Hard links of one file are equal anyway.
+        files.sort_unstable();
+        files.dedup();
+        files
+    });
+    alike.filter(|files| files.len() > 1).flatten().collect()
+}
+
 /// What each component weighs in a layer, in bytes of tar: headers and padding counted, what is
 /// shared once, and what `lower` layers have not at all. What directories weigh on disk does not
 /// count: it differs between file systems.
 pub fn component_sizes(
     tree: &Tree,
-    objects: &ContentObjects,
+    objects: &ObjectsRead,
     ownership: &Ownership,
     sharing: Sharing,
     lower: Option<&Overlay>,
@@ -162,7 +193,7 @@ impl Assignment {
     /// in `items`.
     pub fn new(
         tree: &Tree,
-        objects: &ContentObjects,
+        objects: &ObjectsRead,
         ownership: &Ownership,
         items: &[ComponentId],
         plan: &Plan,

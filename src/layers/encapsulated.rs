@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::members::{LayerArchive, Source};
 use crate::checksum::Checksum;
 use crate::oci::MemberKind;
-use crate::ostree::{Commit, ContentObjects, gvariant};
+use crate::ostree::{Commit, gvariant};
 use crate::tree::{EntryId, Kind};
 
 /// Whether content layers repeat the directories that their entries are in.
@@ -49,14 +49,13 @@ const MAX_LINKS: usize = 60_000;
 /// When a file cannot be read, changes meanwhile, or `out` fails.
 pub fn write_commit_layer<W: Write>(
     source: Source<'_>,
-    objects: &ContentObjects,
     commit: &Commit,
     content: &[EntryId],
     out: W,
     buffer: &mut [u8],
 ) -> Result<W> {
     let tree = source.tree;
-    let mut layer = Encapsulated::new(source, objects, out, buffer);
+    let mut layer = Encapsulated::new(source, out, buffer);
     layer.archive.lone_directory(EntryId::ROOT)?;
     layer.repository()?;
     layer.metadata_object(commit.checksum, "commit", &commit.object)?;
@@ -91,14 +90,13 @@ pub fn write_commit_layer<W: Write>(
 /// As [`write_commit_layer`].
 pub fn write_content_layer<W: Write>(
     source: Source<'_>,
-    objects: &ContentObjects,
     entries: &[EntryId],
     version: FormatVersion,
     out: W,
     buffer: &mut [u8],
 ) -> Result<W> {
     let tree = source.tree;
-    let mut layer = Encapsulated::new(source, objects, out, buffer);
+    let mut layer = Encapsulated::new(source, out, buffer);
     if version == FormatVersion::V2 {
         layer.archive.lone_directory(EntryId::ROOT)?;
     }
@@ -114,7 +112,6 @@ pub fn write_content_layer<W: Write>(
 /// One layer being written.
 struct Encapsulated<'a, W: Write> {
     archive: LayerArchive<'a, W>,
-    objects: &'a ContentObjects,
     /// Which of `objects/00` to `objects/ff` are there.
     object_directories: HashSet<u8>,
     /// The content objects that are there, with the number of links to each.
@@ -127,10 +124,9 @@ fn no_mtime(_: EntryId) -> u64 {
 }
 
 impl<'a, W: Write> Encapsulated<'a, W> {
-    fn new(source: Source<'a>, objects: &'a ContentObjects, out: W, buffer: &'a mut [u8]) -> Self {
+    fn new(source: Source<'a>, out: W, buffer: &'a mut [u8]) -> Self {
         Self {
             archive: LayerArchive::new(source, out, &no_mtime, buffer),
-            objects,
             object_directories: HashSet::new(),
             links: HashMap::new(),
         }
@@ -146,8 +142,7 @@ impl<'a, W: Write> Encapsulated<'a, W> {
             Kind::Regular if entry.size == 0 => return self.archive.file(id, path.as_str()),
             Kind::Regular | Kind::Symlink => {}
         }
-        self.object(id)?;
-        let checksum = self.objects.checksum(id);
+        let checksum = self.object(id)?;
         let links = self.links.entry(checksum).or_default();
         *links += 1;
         if *links < MAX_LINKS {
@@ -162,12 +157,13 @@ impl<'a, W: Write> Encapsulated<'a, W> {
         }
     }
 
-    /// The object of a regular file or link with its attributes before it, once.
-    fn object(&mut self, id: EntryId) -> Result<()> {
+    /// The object of a regular file or link with its attributes before it, once; gives its name.
+    fn object(&mut self, id: EntryId) -> Result<Checksum> {
         let tree = self.archive.source.tree;
-        let checksum = self.objects.checksum(id);
+        let held = self.archive.read(id)?;
+        let checksum = self.archive.name(id)?;
         if self.links.contains_key(&checksum) {
-            return Ok(());
+            return Ok(checksum);
         }
         self.links.insert(checksum, 0);
         self.object_directory(checksum.as_bytes()[0])?;
@@ -175,13 +171,15 @@ impl<'a, W: Write> Encapsulated<'a, W> {
         let tar = &mut self.archive.tar;
         tar.append_bytes(&object_path(checksum, "file-xattrs-link"), &xattrs)?;
         let path = object_path(checksum, "file");
-        match tree.entry(id).kind {
-            Kind::Symlink => {
+        match (tree.entry(id).kind, held) {
+            (Kind::Symlink, _) => {
                 let link = MemberKind::Symlink(tree.target(id));
-                self.archive.entry(id, &path, link, true)
+                self.archive.entry(id, &path, link, true)?;
             }
-            _ => self.archive.file(id, &path),
+            (_, Some(held)) => self.archive.held_file(id, &path, held)?,
+            (_, None) => self.archive.file(id, &path)?,
         }
+        Ok(checksum)
     }
 
     fn metadata_object(&mut self, checksum: Checksum, kind: &str, object: &[u8]) -> Result<()> {

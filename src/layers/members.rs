@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
+use super::BUFFER;
+use crate::checksum::Checksum;
 use crate::oci::{Member, MemberKind, TarWriter};
-use crate::ostree::ContentObjects;
-use crate::progress::Progress;
+use crate::ostree::{ObjectHasher, ObjectsRead, content_checksum};
+use crate::progress::{Progress, Silent};
 use crate::tree::{Contents, EntryId, Tree};
 
 /// What a layer is written from.
@@ -17,11 +19,28 @@ pub struct Source<'a> {
     pub tree: &'a Tree,
     /// The content of its files.
     pub contents: &'a dyn Contents,
+    /// The names of the files' objects, as far as they are known: what a layer reads it adds.
+    pub objects: &'a ObjectsRead,
     /// Told of every byte of content.
     pub progress: &'a dyn Progress,
-    /// Where the name of a file's object stands for its content: what is written then is no layer,
-    /// but tells layers apart by all that decides their bytes.
-    pub names: Option<&'a ContentObjects>,
+    /// What is written of a file.
+    pub written: WrittenContent,
+}
+
+/// What is written of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WrittenContent {
+    /// Its content.
+    Bytes,
+    /// The name of its object, which stands for the content: what comes of it is no layer, but
+    /// tells layers apart by all that decides their bytes.
+    Name,
+}
+
+/// A file whose content is in the buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct Held {
+    size: usize,
 }
 
 /// One layer being written.
@@ -37,7 +56,7 @@ pub struct LayerArchive<'a, W: Write> {
 }
 
 impl<'a, W: Write> LayerArchive<'a, W> {
-    /// Begins a layer in `out`. Files are read through `buffer`.
+    /// Begins a layer in `out`. Files are read through `buffer`, of at least [`BUFFER`] bytes.
     pub fn new(
         source: Source<'a>,
         out: W,
@@ -103,32 +122,117 @@ impl<'a, W: Write> LayerArchive<'a, W> {
         }
     }
 
-    /// Writes the regular file `id` as `path`, attributes and content included.
+    /// Writes the regular file `id` as `path`, attributes and content included. It is read once,
+    /// and the name of its object is known then.
     pub fn file(&mut self, id: EntryId, path: &str) -> Result<()> {
-        let Source {
-            tree,
-            contents,
-            progress,
-            names,
-        } = self.source;
+        let tree = self.source.tree;
         let size = tree.entry(id).size;
         let member = self.member(id, path, MemberKind::Regular(size));
         let xattrs = tree.content_xattrs(id);
         if size == 0 {
             return self.tar.append(&member, &xattrs);
         }
-        let context = || format!("writing /{} to a layer", tree.path(id));
-        if let Some(objects) = names {
-            let name = objects.checksum(id);
-            let named = self.tar.append_named(&member, &xattrs, name.as_bytes());
-            return named.with_context(context);
+        match self.source.written {
+            WrittenContent::Name => {
+                let name = self.name(id)?;
+                self.tar.append_named(&member, &xattrs, name.as_bytes())
+            }
+            WrittenContent::Bytes => self.content(id, &member, &xattrs),
         }
+        .with_context(|| format!("writing /{} to a layer", tree.path(id)))
+    }
+
+    fn content(
+        &mut self,
+        id: EntryId,
+        member: &Member<'_>,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<()> {
+        let Source {
+            tree,
+            contents,
+            objects,
+            progress,
+            ..
+        } = self.source;
+        let is_known = objects.get(tree, id).is_some();
+        let mut hasher = (!is_known).then(|| ObjectHasher::new(tree, id));
         let mut content = contents.open(tree, id)?;
+        let buffer = &mut self.buffer[..BUFFER];
         self.tar
-            .append_content(&member, &xattrs, &mut content, self.buffer, &|read| {
-                progress.advance(read)
-            })
-            .with_context(context)
+            .append_content(member, xattrs, &mut content, buffer, &mut |piece| {
+                if let Some(hasher) = &mut hasher {
+                    hasher.update(piece);
+                }
+                progress.advance(piece.len() as u64);
+            })?;
+        hasher.map_or(Ok(()), |hasher| objects.learn(tree, id, hasher.finish()))
+    }
+
+    /// Reads the regular file `id`, where the name of its object is not known, so that it is known.
+    /// What is returned is its content, where the buffer holds it, for [`LayerArchive::held_file`].
+    pub fn read(&mut self, id: EntryId) -> Result<Option<Held>> {
+        let Source {
+            tree,
+            contents,
+            objects,
+            progress,
+            ..
+        } = self.source;
+        let size = tree.entry(id).size;
+        if size == 0 || objects.get(tree, id).is_some() {
+            return Ok(None);
+        }
+        let size = usize::try_from(size)
+            .ok()
+            .filter(|size| *size < self.buffer.len());
+        let Some(size) = size else {
+            // Read twice, and told of once.
+            let buffer = &mut self.buffer[..BUFFER];
+            let checksum = content_checksum(tree, contents, id, buffer, &Silent)?;
+            objects.learn(tree, id, checksum)?;
+            return Ok(None);
+        };
+        let mut hasher = ObjectHasher::new(tree, id);
+        let mut content = contents.open(tree, id)?;
+        let mut filled = 0;
+        // A piece at a time, so that it is hashed while it is in the processor's cache. The buffer
+        // has room for more than the file has: its end is seen.
+        loop {
+            let end = self.buffer.len().min(filled + BUFFER);
+            let got = content
+                .read(&mut self.buffer[filled..end])
+                .with_context(|| format!("reading /{}", tree.path(id)))?;
+            if got == 0 {
+                break;
+            }
+            hasher.update(&self.buffer[filled..filled + got]);
+            progress.advance(got as u64);
+            filled += got;
+        }
+        ensure!(
+            filled == size,
+            "/{} is {filled} bytes, not {size} as it was",
+            tree.path(id)
+        );
+        objects.learn(tree, id, hasher.finish())?;
+        Ok(Some(Held { size }))
+    }
+
+    /// Writes the file that the buffer holds as [`LayerArchive::file`] does.
+    pub fn held_file(&mut self, id: EntryId, path: &str, held: Held) -> Result<()> {
+        let tree = self.source.tree;
+        let member = self.member(id, path, MemberKind::Regular(held.size as u64));
+        self.tar
+            .append_held(&member, &tree.content_xattrs(id), &self.buffer[..held.size])
+            .with_context(|| format!("writing /{} to a layer", tree.path(id)))
+    }
+
+    /// The name of the object of a file or link that has been read.
+    pub fn name(&self, id: EntryId) -> Result<Checksum> {
+        let tree = self.source.tree;
+        let known = self.source.objects.get(tree, id);
+        known.with_context(|| format!("/{} was not read", tree.path(id)))
     }
 
     fn member<'m>(&self, id: EntryId, path: &'m str, kind: MemberKind<'m>) -> Member<'m> {

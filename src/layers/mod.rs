@@ -10,14 +10,23 @@ mod nodes;
 mod plain;
 mod unpack;
 
-pub use assignment::{Assignment, Sharing, component_sizes};
+pub use assignment::{Assignment, Sharing, component_sizes, perhaps_equal};
 pub use encapsulated::{FormatVersion, write_commit_layer, write_content_layer};
 pub use lower::{Compared, LowerLayers, Overlay, write_mending_layer};
-pub use members::Source;
+pub use members::{Source, WrittenContent};
 pub use merge::{ContentSink, LayerFile, Merged};
 pub use nodes::{Node, NodeKind};
 pub use plain::write_plain_layer;
 pub use unpack::{CommitObject, OBJECTS, unpack_commit_layer, unpack_content_layer};
 
 /// How much of a file is read at once, in bytes.
-pub const BUFFER: usize = 256 * 1024;
+const BUFFER: usize = 256 * 1024;
+/// The largest file whose name in an encapsulated commit, which stands before its content, needs no
+/// second reading, in bytes. Each thread that writes layers has so much memory for it.
+const LARGEST_HELD: usize = 4 << 20;
+
+/// What a thread reads files through to write layers. Memory that it does not touch it does not
+/// take.
+pub fn read_buffer() -> Vec<u8> {
+    vec![0; LARGEST_HELD + BUFFER]
+}

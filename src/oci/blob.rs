@@ -172,11 +172,11 @@ impl BlobWriter {
         Ok(Self { encoder, path })
     }
 
-    /// Ends the compression and writes the rest out, to the disk.
+    /// Ends the compression and writes the rest out. The file is not on the disk yet.
     ///
     /// # Errors
-    /// When that fails; a full disk is seen here at the latest.
-    pub fn finish(self) -> Result<Blob> {
+    /// When that fails.
+    pub fn finish(self) -> Result<(Blob, File)> {
         let path = self.path;
         let context = || format!("writing {path}");
         let encoder = self
@@ -201,18 +201,18 @@ impl BlobWriter {
                 )
             }
         };
-        outer.out.sync_data().with_context(context)?;
         let digest = Checksum::finish(outer.hasher);
         let (diff_id, uncompressed_size) = match inner {
             Some((hasher, count)) => (Checksum::finish(hasher), count),
             None => (digest, outer.count),
         };
-        Ok(Blob {
+        let blob = Blob {
             digest,
             diff_id,
             size: outer.count,
             uncompressed_size,
-        })
+        };
+        Ok((blob, outer.out))
     }
 
     /// Where the blob is being written.

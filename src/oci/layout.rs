@@ -89,7 +89,8 @@ impl LayoutTarget {
         } else {
             beside
         };
-        Stage::new_in(parent).with_context(|| format!("cannot write the output {}", self.path))
+        let stage = Stage::new_in(parent).map(Stage::lasting);
+        stage.with_context(|| format!("cannot write the output {}", self.path))
     }
 
     /// Adds what `descriptor` names (an image or an index), and all blobs of the stage, to the
@@ -101,9 +102,12 @@ impl LayoutTarget {
     /// When others write to the layout for too long, or a file cannot be written or renamed; the
     /// old layout is untouched then, unless the error says that the new image is in place.
     pub fn publish(&self, stage: Stage, descriptor: Value) -> Result<()> {
-        let publish = || match look(&self.path)? {
-            Found::Nothing if self.publish_new(&stage, &descriptor)? => Ok(()),
-            _ => self.publish_into(&stage, &descriptor),
+        let publish = || {
+            stage.wait_for_disk()?;
+            match look(&self.path)? {
+                Found::Nothing if self.publish_new(&stage, &descriptor)? => Ok(()),
+                _ => self.publish_into(&stage, &descriptor),
+            }
         };
         publish().with_context(|| format!("writing the output {}", self.path))
     }

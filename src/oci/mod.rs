@@ -15,6 +15,7 @@ mod regular_file;
 mod stage;
 mod take;
 mod tar;
+mod to_disk;
 
 pub use archive::write_archive;
 pub use blob::{Blob, BlobWriter, Compression, available_threads};

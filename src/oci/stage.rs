@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::blob::{Blob, BlobWriter, Compression};
 use super::layout::{metadata_files, new_index};
 use super::reach::UNKNOWN_AFTER;
+use super::to_disk::ToDisk;
 use crate::checksum::Checksum;
 use crate::undo::{Left, Undo, remove_tree};
 
@@ -43,6 +44,8 @@ pub(super) const ABANDONED_AFTER: Duration = Duration::from_secs(60);
 pub struct Stage {
     path: Utf8PathBuf,
     undo: Undo,
+    /// Where the blobs are to stay, unlike those that are only read from here.
+    to_disk: Option<ToDisk>,
     /// Held while the stage is in use: the kernel drops the lock with the process, whatever ends
     /// that.
     _owner: File,
@@ -72,10 +75,26 @@ impl Stage {
             _owner: own(&path).with_context(|| format!("making {path}/{OWNER}"))?,
             path,
             undo,
+            to_disk: None,
         };
         let blobs = stage.layout().join(BLOBS);
         fs::create_dir_all(&blobs).with_context(|| format!("creating {blobs}"))?;
         Ok(stage)
+    }
+
+    /// The same, whose blobs are to outlive a power failure once [`Stage::wait_for_disk`] is done.
+    #[must_use]
+    pub fn lasting(mut self) -> Self {
+        self.to_disk = Some(ToDisk::new());
+        self
+    }
+
+    /// Waits until all blobs are on the disk, where they are to stay.
+    ///
+    /// # Errors
+    /// When one cannot be written; a full disk is seen here at the latest.
+    pub fn wait_for_disk(&self) -> Result<()> {
+        self.to_disk.as_ref().map_or(Ok(()), ToDisk::wait)
     }
 
     /// A staging directory where containers tools put large temporary files: in TMPDIR, else
@@ -101,8 +120,12 @@ impl Stage {
     /// When it cannot be renamed.
     pub fn add(&self, writer: BlobWriter) -> Result<Blob> {
         let from = writer.path().to_owned();
-        let blob = writer.finish()?;
-        rename(&from, &self.blob_path(blob.digest))?;
+        let (blob, file) = writer.finish()?;
+        let path = self.blob_path(blob.digest);
+        rename(&from, &path)?;
+        if let Some(to_disk) = &self.to_disk {
+            to_disk.add(file, path)?;
+        }
         Ok(blob)
     }
 

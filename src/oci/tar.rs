@@ -10,6 +10,9 @@ use tar::{EntryType, Header};
 
 /// Size of a tar block in bytes.
 const BLOCK: u64 = 512;
+/// What is written at once, in bytes: few enough that they stay in the processor's cache from one
+/// who works on them to the next.
+const PIECE: usize = 256 * 1024;
 /// Bytes of a name or link that fit in a header.
 const SHORT: usize = 100;
 /// Bytes of the field `prefix` of a POSIX header.
@@ -74,7 +77,7 @@ impl<W: Write> TarWriter<W> {
             .with_context(|| format!("writing /{} to the layer", member.path))
     }
 
-    /// Appends a small regular file that is in memory.
+    /// Appends a small regular file of root, 0644, that is in memory.
     ///
     /// # Errors
     /// As [`TarWriter::append`].
@@ -87,14 +90,29 @@ impl<W: Write> TarWriter<W> {
             gid: 0,
             mtime: 0,
         };
-        self.append(&member, &[])?;
-        self.out.write_all(content)?;
+        self.append_held(&member, &[], content)
+    }
+
+    /// Appends a regular file that is in memory.
+    ///
+    /// # Errors
+    /// As [`TarWriter::append`].
+    pub fn append_held(
+        &mut self,
+        member: &Member<'_>,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+        content: &[u8],
+    ) -> Result<()> {
+        self.append(member, xattrs)?;
+        for piece in content.chunks(PIECE) {
+            self.out.write_all(piece)?;
+        }
         self.pad(content.len() as u64)?;
         Ok(())
     }
 
     /// Appends a regular file whose content is read from `content` through `buffer`. `on_read`
-    /// is told of every piece read, in bytes.
+    /// is given every piece read.
     ///
     /// # Errors
     /// As [`TarWriter::append`]; when `content` fails or is not as long as the member says.
@@ -104,7 +122,7 @@ impl<W: Write> TarWriter<W> {
         xattrs: &[(Vec<u8>, Vec<u8>)],
         content: &mut dyn Read,
         buffer: &mut [u8],
-        on_read: &dyn Fn(u64),
+        on_read: &mut dyn FnMut(&[u8]),
     ) -> Result<()> {
         self.append(member, xattrs)?;
         let MemberKind::Regular(size) = member.kind else {
@@ -124,7 +142,7 @@ impl<W: Write> TarWriter<W> {
                 break;
             }
             self.out.write_all(&buffer[..got])?;
-            on_read(got as u64);
+            on_read(&buffer[..got]);
         }
         if copied != size {
             bail!("/{} is {copied} bytes, not {size} as it was", member.path);
@@ -314,7 +332,7 @@ mod tests {
                 &xattrs,
                 &mut &b"hello"[..],
                 &mut buffer,
-                &|_| {},
+                &mut |_| {},
             )
             .unwrap();
         let link = Member {
@@ -457,8 +475,13 @@ mod tests {
     fn content_of_another_length_is_an_error() {
         for content in [&b"hell"[..], b"hello!"] {
             let mut writer = TarWriter::new(Vec::new());
-            let outcome =
-                writer.append_content(&file("f", 5), &[], &mut &content[..], &mut [0; 64], &|_| {});
+            let outcome = writer.append_content(
+                &file("f", 5),
+                &[],
+                &mut &content[..],
+                &mut [0; 64],
+                &mut |_| {},
+            );
             assert!(outcome.unwrap_err().to_string().contains("not 5 as it was"));
         }
     }

@@ -50,19 +50,29 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// The commit of `tree`, in which `/etc` lives at `/usr/etc` (a `/usr` of root, 0755, is
-    /// made for it where there is none).
+    /// Refuses a tree that cannot be a commit, before its files are read.
     ///
     /// # Errors
     /// When the tree has both `/etc` and `/usr/etc`, when it has `/etc` and `/usr` is not a
     /// directory, or when `/sysroot` is not one.
-    pub fn of_tree(tree: &Tree, content: &ContentObjects, info: &CommitInfo) -> Result<Self> {
+    pub fn check(tree: &Tree) -> Result<()> {
         let sysroot = tree.child(EntryId::ROOT, "sysroot");
         if sysroot.is_some_and(|id| !tree.entry(id).is_dir()) {
             bail!(
                 "/sysroot of the rootfs is not a directory, but a deployed system mounts the disk there: make it one"
             );
         }
+        EtcMove::of(tree)?;
+        Ok(())
+    }
+
+    /// The commit of `tree`, in which `/etc` lives at `/usr/etc` (a `/usr` of root, 0755, is
+    /// made for it where there is none).
+    ///
+    /// # Errors
+    /// As [`Commit::check`].
+    pub fn of_tree(tree: &Tree, content: &ContentObjects, info: &CommitInfo) -> Result<Self> {
+        Self::check(tree)?;
         let mut objects = MetadataObjects::default();
         let etc = EtcMove::of(tree)?;
         let mut named = vec![None; tree.len()];

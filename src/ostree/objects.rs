@@ -1,13 +1,14 @@
 //! Objects of an OSTree repository and their checksums (ostree(1), "ostree-core.h").
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io::Read;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use super::content_cache::{CacheKey, ContentCache};
@@ -15,7 +16,7 @@ use super::gvariant::{self, Tuple};
 use crate::checksum::Checksum;
 use crate::parallel;
 use crate::progress::Progress;
-use crate::tree::{Contents, EntryId, FileIdentity, Kind, Metadata, Tree, Xattrs};
+use crate::tree::{Contents, EntryId, Kind, Metadata, Tree, Xattrs};
 
 /// How much of a file is read at once.
 const BUFFER: usize = 256 * 1024;
@@ -28,71 +29,6 @@ pub struct ContentObjects {
 }
 
 impl ContentObjects {
-    /// Reads every file of `tree` once, on `threads` threads, and computes its checksum; not those
-    /// that `cache` knows, which is written when all is read.
-    ///
-    /// # Errors
-    /// When a file cannot be read, or changes while it is.
-    pub fn compute(
-        tree: &Tree,
-        contents: &dyn Contents,
-        cache: Option<ContentCache>,
-        threads: NonZeroUsize,
-        progress: &dyn Progress,
-    ) -> Result<Self> {
-        // Before the first file is read.
-        let now = SystemTime::now();
-        let mut jobs: Vec<EntryId> = tree
-            .ids()
-            .filter(|id| !tree.entry(*id).is_dir() && tree.inode(*id) == *id)
-            .collect();
-        // Largest first, so that no thread is left with one big file at the end.
-        jobs.sort_by_key(|id| std::cmp::Reverse(tree.entry(*id).size));
-        let total = jobs.iter().map(|id| tree.entry(*id).size);
-        let from_cache = AtomicUsize::new(0);
-        progress.begin("hashing files", total.fold(0, u64::saturating_add));
-        let found = parallel::map(
-            threads,
-            &jobs,
-            || vec![0; BUFFER],
-            |buffer, id| {
-                let header = content_header(tree, *id);
-                let Some(cache) = &cache else {
-                    let read = content_checksum(tree, contents, *id, &header, buffer, progress)?;
-                    return Ok((read, None));
-                };
-                let identity = identity(tree, contents, *id);
-                let key = identity.and_then(|identity| CacheKey::new(&identity, &header, now));
-                if let Some(known) = key.and_then(|key| cache.get(key)) {
-                    progress.advance(tree.entry(*id).size);
-                    from_cache.fetch_add(1, Ordering::Relaxed);
-                    return Ok((known, key));
-                }
-                let read = content_checksum(tree, contents, *id, &header, buffer, progress)?;
-                Ok((read, key))
-            },
-        )?;
-        progress.end();
-        if let Some(cache) = cache {
-            tracing::info!(
-                "the cache knows {} of {} files and links",
-                from_cache.into_inner(),
-                jobs.len()
-            );
-            let named = found.iter();
-            let named = named.filter_map(|(checksum, key)| Some(((*key)?, *checksum)));
-            cache.store(&named.collect::<Vec<_>>());
-        }
-        let mut checksums = vec![Checksum::default(); tree.len()];
-        for (id, (checksum, _)) in jobs.into_iter().zip(found) {
-            checksums[id.index()] = checksum;
-        }
-        for id in tree.ids() {
-            checksums[id.index()] = checksums[tree.inode(id).index()];
-        }
-        Ok(Self::known(checksums))
-    }
-
     /// The objects of a tree that was made from them, by entry; what stands for directories does
     /// not count.
     pub fn known(checksums: Vec<Checksum>) -> Self {
@@ -116,38 +52,183 @@ impl ContentObjects {
     }
 }
 
-/// What tells a file at another time; nothing of one whose content takes no time to read.
-fn identity(tree: &Tree, contents: &dyn Contents, id: EntryId) -> Option<FileIdentity> {
-    let entry = tree.entry(id);
-    let is_read = entry.kind == Kind::Regular && entry.size > 0;
-    is_read.then(|| contents.identity(id)).flatten()
+/// The checksums of content objects while files are being read: those of links and empty files are
+/// known from the beginning, others once somebody has read the file, for whatever reason.
+#[derive(Debug)]
+pub struct ObjectsRead {
+    /// By entry; hard links of one file have one.
+    checksums: Vec<OnceLock<Checksum>>,
 }
 
-fn content_checksum(
+impl ObjectsRead {
+    /// Those of `tree` that take no reading.
+    pub fn none(tree: &Tree) -> Self {
+        let checksum = |id| {
+            let entry = tree.entry(id);
+            let is_short = !entry.is_dir() && !has_content(tree, id) && tree.inode(id) == id;
+            match is_short {
+                true => Checksum::of(&content_header(tree, id)).into(),
+                false => OnceLock::new(),
+            }
+        };
+        Self {
+            checksums: tree.ids().map(checksum).collect(),
+        }
+    }
+
+    /// All of a tree.
+    pub fn all(objects: &ContentObjects) -> Self {
+        Self {
+            checksums: objects.checksums.iter().map(|c| (*c).into()).collect(),
+        }
+    }
+
+    /// The checksum of a regular file or link of `tree`, where it is known.
+    pub fn get(&self, tree: &Tree, id: EntryId) -> Option<Checksum> {
+        self.checksums[tree.inode(id).index()].get().copied()
+    }
+
+    /// Takes the checksum of a file that has been read.
+    ///
+    /// # Errors
+    /// When somebody else has read something else.
+    pub fn learn(&self, tree: &Tree, id: EntryId, checksum: Checksum) -> Result<()> {
+        let known = self.checksums[tree.inode(id).index()].get_or_init(|| checksum);
+        ensure!(
+            *known == checksum,
+            "/{} changed while it was read; nothing may write to the rootfs during a build",
+            tree.path(id)
+        );
+        Ok(())
+    }
+
+    /// Reads those of `files` that are not known, on `threads` threads; not those that `cache`
+    /// knows, which is written when all is read.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or changes while it is.
+    pub fn read(
+        &self,
+        tree: &Tree,
+        contents: &dyn Contents,
+        files: impl Iterator<Item = EntryId>,
+        cache: Option<ContentCache>,
+        threads: NonZeroUsize,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        // Before the first file is read.
+        let now = SystemTime::now();
+        let unread = files.filter(|id| has_content(tree, *id) && self.get(tree, *id).is_none());
+        let mut jobs: Vec<EntryId> = unread.map(|id| tree.inode(id)).collect();
+        jobs.sort_unstable();
+        jobs.dedup();
+        if jobs.is_empty() && cache.is_none() {
+            return Ok(());
+        }
+        // Largest first, so that no thread is left with one big file at the end.
+        jobs.sort_by_key(|id| Reverse(tree.entry(*id).size));
+        let total = jobs.iter().map(|id| tree.entry(*id).size);
+        let from_cache = AtomicUsize::new(0);
+        progress.begin("hashing files", total.fold(0, u64::saturating_add));
+        let found = parallel::map(
+            threads,
+            &jobs,
+            || vec![0; BUFFER],
+            |buffer, id| {
+                let identity = cache.as_ref().and_then(|_| contents.identity(*id));
+                let key = identity
+                    .and_then(|identity| CacheKey::new(&identity, &content_header(tree, *id), now));
+                let known = cache
+                    .as_ref()
+                    .zip(key)
+                    .and_then(|(cache, key)| cache.get(key));
+                let checksum = match known {
+                    Some(known) => {
+                        progress.advance(tree.entry(*id).size);
+                        from_cache.fetch_add(1, Ordering::Relaxed);
+                        known
+                    }
+                    None => content_checksum(tree, contents, *id, buffer, progress)?,
+                };
+                self.learn(tree, *id, checksum)?;
+                Ok(key.map(|key| (key, checksum)))
+            },
+        )?;
+        progress.end();
+        if let Some(cache) = cache {
+            tracing::info!(
+                "the cache knows {} of {} files",
+                from_cache.into_inner(),
+                jobs.len()
+            );
+            cache.store(&found.into_iter().flatten().collect::<Vec<_>>());
+        }
+        Ok(())
+    }
+
+    /// All of `tree`.
+    ///
+    /// # Errors
+    /// When a file has not been read.
+    pub fn complete(&self, tree: &Tree) -> Result<ContentObjects> {
+        let checksum = |id| match self.get(tree, id) {
+            None if !tree.entry(id).is_dir() => bail!("/{} was not read", tree.path(id)),
+            known => Ok(known.unwrap_or_default()),
+        };
+        let checksums: Result<Vec<Checksum>> = tree.ids().map(checksum).collect();
+        Ok(ContentObjects::known(checksums?))
+    }
+}
+
+/// Whether an entry is a file that is not empty.
+fn has_content(tree: &Tree, id: EntryId) -> bool {
+    let entry = tree.entry(id);
+    entry.kind == Kind::Regular && entry.size > 0
+}
+
+/// Hashes the content object of one regular file.
+pub struct ObjectHasher(Sha256);
+
+impl ObjectHasher {
+    /// Begins with what is hashed before the content of file `id`.
+    pub fn new(tree: &Tree, id: EntryId) -> Self {
+        Self(Sha256::new_with_prefix(content_header(tree, id)))
+    }
+
+    /// Takes the next piece of the content.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The checksum of the object.
+    pub fn finish(self) -> Checksum {
+        Checksum::finish(self.0)
+    }
+}
+
+/// Reads file `id` through `buffer`.
+///
+/// # Errors
+/// When it cannot be read, or changes meanwhile.
+pub fn content_checksum(
     tree: &Tree,
     contents: &dyn Contents,
     id: EntryId,
-    header: &[u8],
     buffer: &mut [u8],
     progress: &dyn Progress,
 ) -> Result<Checksum> {
-    let mut hasher = Sha256::new();
-    hasher.update(header);
-    let entry = tree.entry(id);
-    if entry.kind == Kind::Regular && entry.size > 0 {
-        let mut content = contents.open(tree, id)?;
-        loop {
-            let got = content
-                .read(buffer)
-                .with_context(|| format!("hashing /{}", tree.path(id)))?;
-            if got == 0 {
-                break;
-            }
-            hasher.update(&buffer[..got]);
-            progress.advance(got as u64);
+    let mut hasher = ObjectHasher::new(tree, id);
+    let mut content = contents.open(tree, id)?;
+    loop {
+        let got = content
+            .read(buffer)
+            .with_context(|| format!("hashing /{}", tree.path(id)))?;
+        if got == 0 {
+            return Ok(hasher.finish());
         }
+        hasher.update(&buffer[..got]);
+        progress.advance(got as u64);
     }
-    Ok(Checksum::finish(hasher))
 }
 
 /// What is hashed before the content: the size (big-endian), four bytes of padding, and

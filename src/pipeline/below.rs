@@ -189,7 +189,7 @@ impl<'a> Read<'a> {
         let times = Times::new(tree, &packages.ownership, options.times, system.timestamp());
         let compared = Compared {
             tree,
-            objects: &system.objects,
+            objects: system.content_objects()?,
             sharing: options.format.sharing(),
             mtime: &|id| times.of(id),
         };

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::below::Below;
 use super::explain::{Explained, explained};
 use super::planned::Planned;
-use super::system::System;
+use super::system::{ReadFirst, System};
 use super::{CommitOptions, ImageOptions, PlanFile, RootfsOptions};
 use crate::plan::Item;
 use crate::progress::Progress;
@@ -70,14 +70,15 @@ pub fn dry_run(
     explain: &[String],
     progress: &dyn Progress,
 ) -> Result<DryRun> {
-    let system = System::of_rootfs(rootfs, commit, image.threads, progress)?;
+    let first = ReadFirst::Everything;
+    let system = System::of_rootfs(rootfs, commit, first, image.threads, progress)?;
     let packages = image.packages(&system, rootfs.admin_dir.as_deref(), &rootfs.rootfs)?;
     image.follow_what_fits(&packages)?;
     let below = Below::of(&system, &packages, &image, None, progress)?;
     let planned = Planned::new(&system, &packages.ownership, &image, below.as_ref())?;
     let layers = || planned.plan.layers.iter().zip(&planned.components);
     Ok(DryRun {
-        commit: system.commit.checksum.to_string(),
+        commit: system.commit()?.checksum.to_string(),
         entries: system.tree.len(),
         packages: packages.installed.len(),
         expected_bytes: planned.plan.expected_bytes(),

@@ -22,6 +22,13 @@ pub struct Job<'a> {
     pub size: u64,
 }
 
+impl Job<'_> {
+    /// Whether it is the layer of the commit.
+    pub fn is_commit(&self) -> bool {
+        matches!(self.content, Content::Commit)
+    }
+}
+
 /// What a layer that is written has.
 #[derive(Clone, Copy)]
 pub enum Content<'a> {

@@ -71,7 +71,7 @@ pub use previous::Previous;
 pub use seal::{KernelFile, SealOptions, Sealed, seal};
 pub use store::{Committed, StoreOptions};
 pub use summary::{Built, ContentMetadata, LayerSummary};
-use system::{Packages, System};
+use system::{Packages, ReadFirst, System};
 pub use times::FileTimes;
 pub use transfer::{IndexOptions, TransferOptions, Transferred, TransferredLayer, index, transfer};
 
@@ -106,7 +106,8 @@ pub fn build(
             store.repo
         );
     }
-    let system = System::of_rootfs(rootfs, commit, image.threads, progress)?;
+    let first = image.reads_first();
+    let system = System::of_rootfs(rootfs, commit, first, image.threads, progress)?;
     let packages = image.packages(&system, rootfs.admin_dir.as_deref(), &rootfs.rootfs)?;
     let built = image_of(&system, &packages, image, &output, progress)?;
     ready(built.built())?;
@@ -114,7 +115,7 @@ pub fn build(
         return built.publish(&output, progress);
     };
     store::store(&system, &store.without_branch(), progress)?;
-    let name = system.commit.checksum;
+    let name = system.commit()?.checksum;
     let built = built.publish(&output, progress).with_context(|| {
         let repo = &store.repo;
         format!(
@@ -140,7 +141,8 @@ pub fn commit(
     let store = commit.store.as_ref();
     let store = store.context("no repository is named to commit to")?;
     rootfs.canonical_permissions |= store.open()?.is_canonical_only();
-    let system = System::of_rootfs(&rootfs, &commit, threads, progress)?;
+    let first = ReadFirst::Everything;
+    let system = System::of_rootfs(&rootfs, &commit, first, threads, progress)?;
     store::store(&system, store, progress)
 }
 
@@ -158,7 +160,7 @@ pub fn encapsulate(
     let output = output::Output::prepare(&image.destination, &image.access)?;
     let repository = Repository::open(repo)?;
     let system = System::of_commit(&repository, name)?;
-    let what = format!("commit {}", system.commit.checksum);
+    let what = format!("commit {}", system.commit()?.checksum);
     let packages = image.packages(&system, image.admin_dir.as_deref(), &what)?;
     let built = image_of(&system, &packages, image, &output, progress)?;
     ready(built.built())?;
@@ -178,6 +180,16 @@ impl ImageOptions {
             packages.ownership.follow(intervals);
         }
         Ok(packages)
+    }
+
+    /// What an earlier image has is compared with the files, and the one layer of an encapsulated
+    /// commit begins with all their names.
+    fn reads_first(&self) -> ReadFirst {
+        let is_alone = self.format != Format::Plain && self.max_layers.get() == 1;
+        match self.previous.is_some() || self.lower.is_some() || is_alone {
+            true => ReadFirst::Everything,
+            false => ReadFirst::Nothing,
+        }
     }
 
     /// Forgets a previous image for another architecture; one that stays is told where the new one
@@ -209,6 +221,8 @@ fn image_of(
     image.follow_what_fits(packages)?;
     let stage = output.stage()?;
     let below = Below::of(system, packages, &image, Some(&stage), progress)?;
+    let sharing = image.format.sharing();
+    system.read_perhaps_equal(&packages.ownership, sharing, image.threads, progress)?;
     let planned = Planned::new(system, &packages.ownership, &image, below.as_ref())?;
     tracing::debug!(
         "planned {} layers, {:.0} bytes expected at the next update",

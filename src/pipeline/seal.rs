@@ -277,7 +277,13 @@ impl<'a> Sealing<'a> {
         }
         let file = File::open(made).with_context(|| format!("opening {made}"))?;
         let mut content: Box<dyn Read> = Box::new(BufReader::new(file));
-        tar.append_content(&member, &[], &mut content, &mut vec![0; BUFFER], &|_| {})?;
+        tar.append_content(
+            &member,
+            &[],
+            &mut content,
+            &mut vec![0; BUFFER],
+            &mut |_| {},
+        )?;
         Ok(Layer {
             blob: stage.add(tar.finish()?)?,
             media_type: compression.media_type(),

@@ -77,23 +77,19 @@ pub fn store(
     progress: &dyn Progress,
 ) -> Result<Committed> {
     let repository = options.open()?;
+    let commit = system.commit()?;
     let mut transaction = repository.transaction()?;
     let (objects_written, bytes_written) = write_files(system, &mut transaction, progress)
-        .with_context(|| {
-            format!(
-                "storing commit {} in {}",
-                system.commit.checksum, options.repo
-            )
-        })?;
-    for (checksum, object) in &system.commit.dirmetas {
+        .with_context(|| format!("storing commit {} in {}", commit.checksum, options.repo))?;
+    for (checksum, object) in &commit.dirmetas {
         transaction.metadata(MetadataKind::Dirmeta, *checksum, object)?;
     }
-    for (checksum, object) in &system.commit.dirtrees {
+    for (checksum, object) in &commit.dirtrees {
         transaction.metadata(MetadataKind::Dirtree, *checksum, object)?;
     }
-    transaction.commit(&system.commit, options.branch.as_deref())?;
+    transaction.commit(commit, options.branch.as_deref())?;
     Ok(Committed {
-        commit: system.commit.checksum.to_string(),
+        commit: commit.checksum.to_string(),
         timestamp: system.timestamp(),
         entries: system.tree.len(),
         objects_written,
@@ -108,8 +104,8 @@ fn write_files(
     progress: &dyn Progress,
 ) -> Result<(usize, u64)> {
     let tree = &system.tree;
-    let mut first: Vec<(Checksum, EntryId)> =
-        system.objects.first_entries(tree).into_iter().collect();
+    let first = system.content_objects()?.first_entries(tree);
+    let mut first: Vec<(Checksum, EntryId)> = first.into_iter().collect();
     // In the order of the tree, which is nearly that of the disk.
     first.sort_unstable_by_key(|(_, id)| *id);
     let mut missing = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 use camino::Utf8Path;
@@ -12,10 +13,11 @@ use super::inside::refuse_inside;
 use super::{CommitOptions, Parent, Place, RootfsOptions, embedded};
 use crate::component::{ComponentTable, Ownership, TreeFiles};
 use crate::dpkg::{Database, Package};
+use crate::layers::{self, Sharing};
 use crate::oci::Platform;
 use crate::ostree::{
-    Commit, CommitInfo, ContentCache, ContentObjects, MetadataValue, Repository, StoredCommit,
-    detached_with,
+    Commit, CommitInfo, ContentCache, ContentObjects, MetadataValue, ObjectsRead, Repository,
+    SecretKey, StoredCommit, detached_with,
 };
 use crate::progress::Progress;
 use crate::registry::Image;
@@ -29,16 +31,27 @@ pub const LINUX: &str = "ostree.linux";
 /// The metadata that names the version of the whole (ostree-commit(1), "version").
 pub const VERSION: &str = "version";
 
+/// When the content of files is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadFirst {
+    /// Before anything else: something depends on which files have changed.
+    Everything,
+    /// Once, as it is written.
+    Nothing,
+}
+
 /// A system with its commit.
 pub struct System {
     /// Every file, link and directory.
     pub tree: Tree,
     /// The content of the files.
     pub contents: Box<dyn Contents>,
-    /// The names of the files' objects.
-    pub objects: ContentObjects,
-    /// The commit.
-    pub commit: Commit,
+    /// The names of the files' objects, as far as the files have been read.
+    pub objects: ObjectsRead,
+    /// What there is when all files have been read.
+    commit: OnceLock<(ContentObjects, Commit)>,
+    /// What the commit is signed with.
+    sign: Vec<SecretKey>,
     /// What the commit says of itself.
     pub info: CommitInfo,
     /// The command that the commit has for containers.
@@ -48,14 +61,14 @@ pub struct System {
 }
 
 impl System {
-    /// Reads a root filesystem, all content included, and makes its commit, signed where that is
-    /// asked for.
+    /// Reads a root filesystem, without the content of its files unless they are to be read `first`.
     ///
     /// # Errors
     /// When it cannot be read or cannot be a commit.
     pub fn of_rootfs(
         options: &RootfsOptions,
         commit_options: &CommitOptions,
+        first: ReadFirst,
         threads: NonZeroUsize,
         progress: &dyn Progress,
     ) -> Result<Self> {
@@ -94,20 +107,20 @@ impl System {
         if options.canonical_permissions {
             tree.make_canonical();
         }
-        let objects = ContentObjects::compute(&tree, contents.as_ref(), cache, threads, progress)?;
+        Commit::check(&tree).with_context(|| format!("making a commit of {}", options.rootfs))?;
         let info = commit_info(&tree, commit_options)?;
-        let mut commit = Commit::of_tree(&tree, &objects, &info)
-            .with_context(|| format!("making a commit of {}", options.rootfs))?;
-        for key in &commit_options.sign {
-            let (name, signatures) = key.sign(&commit.object)?;
-            let detached = detached_with(commit.detached.as_deref(), &name, signatures)?;
-            commit.detached = Some(detached);
+        let objects = ObjectsRead::none(&tree);
+        // What the cache knows takes no reading.
+        if first == ReadFirst::Everything || cache.is_some() {
+            let contents = contents.as_ref();
+            objects.read(&tree, contents, tree.ids(), cache, threads, progress)?;
         }
         Ok(Self {
             tree,
             contents,
             objects,
-            commit,
+            commit: OnceLock::new(),
+            sign: commit_options.sign.clone(),
             info,
             container_cmd: None,
             other_metadata: BTreeMap::new(),
@@ -137,12 +150,61 @@ impl System {
         Ok(Self {
             contents: Box::new(repository.contents(objects.clone())),
             tree,
-            objects,
-            commit,
+            objects: ObjectsRead::all(&objects),
+            commit: (objects, commit).into(),
+            sign: Vec::new(),
             info: parsed.info,
             container_cmd: parsed.container_cmd,
             other_metadata: parsed.other_metadata,
         })
+    }
+
+    /// Reads those files of which it matters before layers are planned whether they are equal.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn read_perhaps_equal(
+        &self,
+        ownership: &Ownership,
+        sharing: Sharing,
+        threads: NonZeroUsize,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let files = layers::perhaps_equal(&self.tree, ownership, sharing);
+        let contents = self.contents.as_ref();
+        let files = files.into_iter();
+        self.objects
+            .read(&self.tree, contents, files, None, threads, progress)
+    }
+
+    /// The names of all objects.
+    ///
+    /// # Errors
+    /// As [`System::commit`].
+    pub fn content_objects(&self) -> Result<&ContentObjects> {
+        Ok(&self.complete()?.0)
+    }
+
+    /// The commit, signed where that is asked for.
+    ///
+    /// # Errors
+    /// When a file has not been read, or it cannot be signed.
+    pub fn commit(&self) -> Result<&Commit> {
+        Ok(&self.complete()?.1)
+    }
+
+    fn complete(&self) -> Result<&(ContentObjects, Commit)> {
+        if let Some(complete) = self.commit.get() {
+            return Ok(complete);
+        }
+        let objects = self.objects.complete(&self.tree)?;
+        let mut commit = Commit::of_tree(&self.tree, &objects, &self.info)?;
+        for key in &self.sign {
+            let (name, signatures) = key.sign(&commit.object)?;
+            let detached = detached_with(commit.detached.as_deref(), &name, signatures)?;
+            commit.detached = Some(detached);
+        }
+        Ok(self.commit.get_or_init(|| (objects, commit)))
     }
 
     /// The time that the image gets, in seconds since the epoch.

@@ -21,7 +21,8 @@ use super::{
 };
 use crate::checksum::Checksum;
 use crate::layers::{
-    self, Source, write_commit_layer, write_content_layer, write_mending_layer, write_plain_layer,
+    self, Source, WrittenContent, write_commit_layer, write_content_layer, write_mending_layer,
+    write_plain_layer,
 };
 use crate::oci::{Blob, Compression, Image, ImageDetails, Layer, Platform, Stage};
 use crate::parallel;
@@ -78,11 +79,14 @@ pub fn write_image(
     let jobs = jobs(system, planned, below.as_ref(), &options);
     let mut order: Vec<&Job<'_>> = jobs.iter().collect();
     order.sort_by_key(|job| Reverse(job.size));
+    // It names the objects of all others.
+    let (commit, order): (Vec<_>, Vec<_>) = order.into_iter().partition(|job| job.is_commit());
     let source = Source {
         tree: &system.tree,
         contents: system.contents.as_ref(),
+        objects: &system.objects,
         progress,
-        names: None,
+        written: WrittenContent::Bytes,
     };
     let date = system.timestamp();
     let times = Times::new(&system.tree, &packages.ownership, options.times, date);
@@ -97,18 +101,24 @@ pub fn write_image(
     };
     let total = jobs.iter().map(|job| job.size);
     progress.begin("writing layers", total.fold(0, u64::saturating_add));
-    let mut blobs = parallel::map(
-        options.threads,
-        &order,
-        || vec![0; layers::BUFFER],
-        |buffer, job| Ok((job.at, writer.make(job, buffer)?)),
-    )?;
+    let write = |jobs: &[&Job<'_>]| {
+        parallel::map(options.threads, jobs, layers::read_buffer, |buffer, job| {
+            Ok((job.at, writer.make(job, buffer)?))
+        })
+    };
+    let mut blobs = write(&order)?;
+    blobs.extend(write(&commit)?);
     progress.end();
     blobs.sort_by_key(|(at, _)| *at);
 
     let compression = options.compression;
+    let commit = system.commit()?.checksum;
+    let commit_comment = match system.info.subject.as_str() {
+        "" => format!("ostree export of commit {commit}"),
+        subject => subject.to_owned(),
+    };
     let written = jobs.iter().zip(&blobs).map(|(job, (_, made))| Finished {
-        layer: layer(job, &made.blob, compression, system),
+        layer: layer(job, &made.blob, compression, commit_comment.clone()),
         summary: summary(job, made),
         planned: planned_layer(job, made),
     });
@@ -152,7 +162,7 @@ pub fn write_image(
     let built = Built {
         digest: image.manifest.to_digest(),
         image_id: image.config.to_digest(),
-        commit: system.commit.checksum.to_string(),
+        commit: commit.to_string(),
         timestamp: system.timestamp(),
         entries: system.tree.len(),
         packages: packages.installed.len(),
@@ -239,9 +249,9 @@ impl LayerWriter<'_> {
         };
         let name = format!("layer {} {name}", job.at);
         let _part = Part::begin(self.source.progress, &name, job.size);
-        let key = self.key(job, buffer)?;
         let mut refused = None;
         if let Some(previous) = self.previous {
+            let key = self.key(job, buffer)?;
             if let Some(blob) = previous.take(&key.to_string(), self.stage)? {
                 if !previous.is_verified() || self.is_really(job, &blob, buffer)? {
                     self.source.progress.advance(job.size);
@@ -260,7 +270,8 @@ impl LayerWriter<'_> {
         let blob = self.stage.add(self.write(job, self.source, out, buffer)?)?;
         Ok(WrittenLayer {
             blob,
-            key,
+            // What it is made of may be known only now.
+            key: self.key(job, buffer)?,
             taken_over: false,
             refused,
         })
@@ -280,7 +291,7 @@ impl LayerWriter<'_> {
     /// The hash of all that decides the bytes of a layer.
     fn key(&self, job: &Job<'_>, buffer: &mut [u8]) -> Result<Checksum> {
         let source = Source {
-            names: Some(&self.system.objects),
+            written: WrittenContent::Name,
             ..self.source
         };
         let mut hasher = Sha256::new();
@@ -296,23 +307,22 @@ impl LayerWriter<'_> {
         buffer: &mut [u8],
     ) -> Result<W> {
         let entries = job.entries;
-        let objects = &self.system.objects;
         Ok(match (self.format, job.content) {
             (_, Content::Mending(overlay)) => write_mending_layer(source, overlay, out, buffer)?,
             (Format::Plain, _) => {
                 write_plain_layer(source, entries, &|id| self.times.of(id), out, buffer)?
             }
             (Format::Ostree(_), Content::Commit) => {
-                write_commit_layer(source, objects, &self.system.commit, entries, out, buffer)?
+                write_commit_layer(source, self.system.commit()?, entries, out, buffer)?
             }
             (Format::Ostree(version), Content::Components(_)) => {
-                write_content_layer(source, objects, entries, version, out, buffer)?
+                write_content_layer(source, entries, version, out, buffer)?
             }
         })
     }
 }
 
-fn layer(job: &Job<'_>, blob: &Blob, compression: Compression, system: &System) -> Layer {
+fn layer(job: &Job<'_>, blob: &Blob, compression: Compression, of_commit: String) -> Layer {
     let commented = |comment: String| Layer {
         blob: blob.clone(),
         media_type: compression.media_type(),
@@ -322,12 +332,7 @@ fn layer(job: &Job<'_>, blob: &Blob, compression: Compression, system: &System) 
     let components = match job.content {
         Content::Components(components) => components,
         Content::Mending(_) => return commented("changes to lower layers".to_owned()),
-        Content::Commit => {
-            return commented(match system.info.subject.as_str() {
-                "" => format!("ostree export of commit {}", system.commit.checksum),
-                subject => subject.to_owned(),
-            });
-        }
+        Content::Commit => return commented(of_commit),
     };
     let names = components.join(",");
     let annotations = [
@@ -395,7 +400,7 @@ fn details(
     }
     let mut annotations = options.annotations;
     if options.format == Format::Plain {
-        annotations.insert(PLAIN_COMMIT.into(), system.commit.checksum.to_string());
+        annotations.insert(PLAIN_COMMIT.into(), system.commit()?.checksum.to_string());
     }
     labels::annotate_version(&config, &mut annotations);
     let created = match config.created() {
