@@ -61,7 +61,8 @@ pub struct System {
 }
 
 impl System {
-    /// Reads a root filesystem, without the content of its files unless they are to be read `first`.
+    /// Reads a root filesystem, without the content of its files unless they are to be read
+    /// `first`.
     ///
     /// # Errors
     /// When it cannot be read or cannot be a commit.
