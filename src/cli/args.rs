@@ -134,7 +134,7 @@ pub struct LayerArgs {
     #[arg(long, value_name = "METHOD")]
     pub compression: Option<String>,
 
-    /// Level: 1 to 9 for gzip (6), 1 to 22 for zstd (3)
+    /// Level: 1 to 12 for gzip (6), 1 to 22 for zstd (3)
     #[arg(long, value_name = "LEVEL")]
     pub compression_level: Option<i32>,
 

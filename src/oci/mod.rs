@@ -5,6 +5,7 @@ mod archive;
 mod blob;
 mod change;
 mod config;
+mod deflate;
 mod gzip;
 mod image;
 mod layout;

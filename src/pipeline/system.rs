@@ -92,7 +92,7 @@ impl System {
         let (mut tree, contents): (Tree, Box<dyn Contents>) = match &options.rootfs {
             Place::Directory(path) => {
                 progress.begin("reading the tree", 0);
-                let (mut tree, contents) = tree::scan(path, &options.filter)?;
+                let (mut tree, contents) = tree::scan(path, &options.filter, threads)?;
                 progress.end();
                 restore_directories(&mut tree, &contents, options)?;
                 (tree, Box::new(contents))

@@ -57,6 +57,14 @@ impl Faults {
         self.add(path, "the link's target is not UTF-8; remove the link");
     }
 
+    /// Adds those of another directory.
+    pub fn append(&mut self, other: Self) {
+        self.count += other.count;
+        let room = LISTED.saturating_sub(self.listed.len());
+        self.listed.extend(other.listed.into_iter().take(room));
+        self.has_special_files |= other.has_special_files;
+    }
+
     /// Fails when there are any; `rootfs` is what the user calls the whole.
     ///
     /// # Errors

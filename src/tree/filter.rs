@@ -1,6 +1,6 @@
 //! Which entries of a rootfs are left out of the image.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, bail};
 use camino::Utf8PathBuf;
@@ -23,7 +23,7 @@ pub enum SpecialFiles {
 struct Prune {
     path: Utf8PathBuf,
     contents_only: bool,
-    matched: Cell<bool>,
+    matched: AtomicBool,
 }
 
 /// Says which entries of a rootfs are left out.
@@ -64,7 +64,7 @@ impl Filter {
         self.prunes.push(Prune {
             path: clean,
             contents_only,
-            matched: Cell::new(false),
+            matched: AtomicBool::new(false),
         });
         Ok(())
     }
@@ -77,7 +77,7 @@ impl Filter {
             Verdict::Keep
         };
         for prune in self.prunes.iter().filter(|p| p.path == path) {
-            prune.matched.set(true);
+            prune.matched.store(true, Ordering::Relaxed);
             verdict = match (prune.contents_only, verdict) {
                 (true, Verdict::Keep | Verdict::KeepEmpty) => Verdict::KeepEmpty,
                 _ => Verdict::Drop,
@@ -106,7 +106,10 @@ impl Filter {
     }
 
     fn unmatched(&self) -> impl Iterator<Item = &str> {
-        let unmatched = self.prunes.iter().filter(|p| !p.matched.get());
+        let unmatched = self
+            .prunes
+            .iter()
+            .filter(|p| !p.matched.load(Ordering::Relaxed));
         unmatched.map(|p| p.path.as_str())
     }
 }

@@ -36,9 +36,18 @@ struct Example<T> {
 
 impl<T: PartialOrd> Example<T> {
     fn see(&mut self, value: T, path: &Utf8Path) {
-        self.count += 1;
-        if self.most.as_ref().is_none_or(|(most, _)| *most < value) {
-            self.most = Some((value, path.to_owned()));
+        self.append(Self {
+            count: 1,
+            most: Some((value, path.to_owned())),
+        });
+    }
+
+    fn append(&mut self, other: Self) {
+        self.count += other.count;
+        if let Some((value, path)) = other.most {
+            if self.most.as_ref().is_none_or(|(most, _)| *most < value) {
+                self.most = Some((value, path));
+            }
         }
     }
 }
@@ -52,6 +61,22 @@ impl Oddities {
             now: now.unwrap_or(i64::MAX - LATER),
             ..Self::default()
         }
+    }
+
+    /// Nothing yet, at the same time as these were begun.
+    pub fn begin_as(&self) -> Self {
+        Self {
+            now: self.now,
+            ..Self::default()
+        }
+    }
+
+    /// Adds those of another directory.
+    pub fn append(&mut self, other: Self) {
+        self.hole_bytes = self.hole_bytes.saturating_add(other.hole_bytes);
+        self.sparse.append(other.sparse);
+        self.future.append(other.future);
+        self.stores.extend(other.stores);
     }
 
     /// Looks at the regular file `path`, which is `name` in `dir`.

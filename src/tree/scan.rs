@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -19,19 +20,25 @@ use super::filter::Verdict;
 use super::mounts;
 use super::odd::Oddities;
 use super::{EntryId, Filter, Kind, Metadata, SpecialFiles, Tree, TreeBuilder, Xattrs};
+use crate::parallel;
 
 /// The mode that containers-storage gives the root of every overlay, whatever the image says (its
 /// `drivers/overlay`, `defaultPerms`); on vfs the root is as the image has it. Debian's is 0755
 /// (base-files).
 const STORAGE_ROOT: u32 = 0o555;
 
-/// Reads the tree below the directory at `path`, without the content of files. Where there is
-/// only `/usr/etc`, as in a checkout of a commit, the tree has it as `/etc`.
+/// Directories that are listed before any of them is taken into the tree: work for all threads, and
+/// little memory.
+const BATCH: usize = 256;
+
+/// Reads the tree below the directory at `path`, without the content of files, on `threads`
+/// threads. Where there is only `/usr/etc`, as in a checkout of a commit, the tree has it as
+/// `/etc`.
 ///
 /// # Errors
 /// When `path` is no readable directory; when an entry cannot be part of an image (a special file,
 /// a name or link target that is not UTF-8, a `.wh.` name): up to ten such entries are named.
-pub fn scan(path: &Utf8Path, filter: &Filter) -> Result<(Tree, Directory)> {
+pub fn scan(path: &Utf8Path, filter: &Filter, threads: NonZeroUsize) -> Result<(Tree, Directory)> {
     let handle = open_root(path)?;
     let stat = rustix::fs::fstat(&handle).with_context(|| format!("reading rootfs {path}"))?;
     let xattrs =
@@ -41,18 +48,20 @@ pub fn scan(path: &Utf8Path, filter: &Filter) -> Result<(Tree, Directory)> {
     if root.permissions == STORAGE_ROOT && mounts::is_overlay(&handle) {
         root.permissions = 0o755;
     }
-    let mut walk = Walk {
+    let lister = Lister {
         filter,
         proc_links,
+        in_place: mounts::is_own_root(&stat),
+    };
+    let mut walk = Walk {
         links: HashMap::new(),
         etc_is_in_usr: false,
-        in_place: mounts::is_own_root(&stat),
         builder: TreeBuilder::new(root),
         stamps: vec![Stamp::of(&stat)],
         faults: Faults::default(),
         odd: Oddities::new(),
     };
-    walk.run(&handle)
+    walk.run(&handle, &lister, threads)
         .with_context(|| format!("reading rootfs {path}"))?;
     walk.faults.check(&path, &walk.odd)?;
     filter.warn_of_unmatched();
@@ -113,110 +122,47 @@ impl Seen {
     }
 }
 
-struct Walk<'f> {
-    filter: &'f Filter,
-    /// Whether /proc is there; a container without it takes a longer way to attributes, which
-    /// links do not have.
-    proc_links: bool,
+/// The tree as far as it has been walked.
+struct Walk {
     /// The first entry of each file, by device and inode: numbers of inodes repeat across mounts.
     links: HashMap<(u64, u64), EntryId>,
     etc_is_in_usr: bool,
-    /// Whether this is the root of the running system: what is mounted in it is not part of it.
-    in_place: bool,
     builder: TreeBuilder,
     stamps: Vec<Stamp>,
     faults: Faults,
     odd: Oddities,
 }
 
-impl Walk<'_> {
-    /// Depth first, with the directories still to read on a list instead of the stack and no
+impl Walk {
+    /// The last directories first, with those still to read on a list instead of the stack and no
     /// handle held open: neither depth nor width of a hostile tree exhausts anything.
-    fn run(&mut self, root: &Dir) -> Result<()> {
+    fn run(&mut self, root: &Dir, lister: &Lister<'_>, threads: NonZeroUsize) -> Result<()> {
         let lacks_etc = rustix::fs::statat(root, "etc", AtFlags::SYMLINK_NOFOLLOW).is_err();
         let mut pending: Vec<(EntryId, Utf8PathBuf)> = vec![(EntryId::ROOT, Utf8PathBuf::new())];
-        while let Some((id, path)) = pending.pop() {
-            let opened = match path.as_str() {
-                "" => root.try_clone(),
-                below => root.open_dir_nofollow(below),
-            };
-            let dir = opened.with_context(|| format!("opening directory /{path}"))?;
-            let seen = self
-                .list(&dir, id, &path)
-                .with_context(|| format!("reading directory /{path}"))?;
-            for mut entry in seen {
-                if lacks_etc && path == "usr" && entry.name == "etc" {
-                    entry.parent = EntryId::ROOT;
-                    self.etc_is_in_usr = true;
+        while !pending.is_empty() {
+            let batch = pending.split_off(pending.len().saturating_sub(BATCH));
+            let listed = parallel::map(
+                threads,
+                &batch,
+                || (),
+                |(), (id, path)| lister.open_and_list(root, *id, path, self.odd.begin_as()),
+            )?;
+            for ((_, path), listed) in batch.into_iter().zip(listed) {
+                self.faults.append(listed.faults);
+                self.odd.append(listed.odd);
+                for mut entry in listed.seen {
+                    if lacks_etc && path == "usr" && entry.name == "etc" {
+                        entry.parent = EntryId::ROOT;
+                        self.etc_is_in_usr = true;
+                    }
+                    let descend = entry.kind == Kind::Directory && entry.verdict == Verdict::Keep;
+                    let child = descend.then(|| path.join(&entry.name));
+                    let id = self.add(entry)?;
+                    pending.extend(child.map(|child| (id, child)));
                 }
-                let descend = entry.kind == Kind::Directory && entry.verdict == Verdict::Keep;
-                let child = descend.then(|| path.join(&entry.name));
-                let id = self.add(entry)?;
-                pending.extend(child.map(|child| (id, child)));
             }
         }
         Ok(())
-    }
-
-    fn list(&mut self, dir: &Dir, parent: EntryId, path: &Utf8Path) -> Result<Vec<Seen>> {
-        let mut listed = Vec::new();
-        for item in dir.entries()? {
-            let name = item?.file_name();
-            let Some(name) = name.to_str() else {
-                self.fault(path, &name, "its name is not UTF-8; rename or remove it");
-                continue;
-            };
-            let full = path.join(name);
-            let verdict = self.filter.verdict(full.as_str());
-            if verdict == Verdict::Drop {
-                continue;
-            }
-            if name.starts_with(".wh.") {
-                let why = "container tools take this name for a whiteout (a deleted file); rename or remove it";
-                self.fault(path, OsStr::new(name), why);
-                continue;
-            }
-            let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
-                .with_context(|| format!("reading /{full}"))?;
-            let is_empty = stat.st_mode & 0o170_000 == 0o100_000 && stat.st_size == 0;
-            if is_empty && is_injected(&full, (stat.st_uid, stat.st_mode & 0o7777)) {
-                tracing::debug!("left out /{full}: a container runtime has put it there");
-                continue;
-            }
-            if self.in_place && mounts::is_root_of_mount(dir, name) {
-                tracing::info!("left out what is mounted at /{full}");
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                    listed.push(Seen::mount_point(parent, name, &full, stat));
-                }
-                continue;
-            }
-            let Some(kind) = self.kind(&stat, path, name) else {
-                continue;
-            };
-            let target = match kind {
-                Kind::Symlink => match self.target(dir, path, name)? {
-                    Some(target) => target,
-                    None => continue,
-                },
-                _ => String::new(),
-            };
-            if kind == Kind::Regular {
-                self.odd.see_file(dir, name, &full, &stat);
-            }
-            let xattrs = self
-                .xattrs(dir, name, kind)
-                .with_context(|| format!("reading the extended attributes of /{full}"))?;
-            listed.push(Seen {
-                parent,
-                name: name.to_owned(),
-                target,
-                stat,
-                kind,
-                xattrs,
-                verdict,
-            });
-        }
-        Ok(listed)
     }
 
     fn add(&mut self, seen: Seen) -> Result<EntryId> {
@@ -235,9 +181,116 @@ impl Walk<'_> {
         }
         Ok(id)
     }
+}
+
+/// What was seen in one directory.
+struct Listed {
+    seen: Vec<Seen>,
+    faults: Faults,
+    odd: Oddities,
+}
+
+/// Looks at directories.
+struct Lister<'f> {
+    filter: &'f Filter,
+    /// Whether /proc is there; a container without it takes a longer way to attributes, which
+    /// links do not have.
+    proc_links: bool,
+    /// Whether this is the root of the running system: what is mounted in it is not part of it.
+    in_place: bool,
+}
+
+impl Lister<'_> {
+    fn open_and_list(
+        &self,
+        root: &Dir,
+        id: EntryId,
+        path: &Utf8Path,
+        odd: Oddities,
+    ) -> Result<Listed> {
+        let opened = match path.as_str() {
+            "" => root.try_clone(),
+            below => root.open_dir_nofollow(below),
+        };
+        let dir = opened.with_context(|| format!("opening directory /{path}"))?;
+        let mut listed = Listed {
+            seen: Vec::new(),
+            faults: Faults::default(),
+            odd,
+        };
+        self.list(&dir, id, path, &mut listed)
+            .with_context(|| format!("reading directory /{path}"))?;
+        Ok(listed)
+    }
+
+    fn list(&self, dir: &Dir, parent: EntryId, path: &Utf8Path, listed: &mut Listed) -> Result<()> {
+        for item in dir.entries()? {
+            let name = item?.file_name();
+            let Some(name) = name.to_str() else {
+                let faults = &mut listed.faults;
+                faults.add(
+                    &shown(path, &name),
+                    "its name is not UTF-8; rename or remove it",
+                );
+                continue;
+            };
+            let full = path.join(name);
+            let verdict = self.filter.verdict(full.as_str());
+            if verdict == Verdict::Drop {
+                continue;
+            }
+            if name.starts_with(".wh.") {
+                let why = "container tools take this name for a whiteout (a deleted file); rename or remove it";
+                listed.faults.add(&shown(path, OsStr::new(name)), why);
+                continue;
+            }
+            let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+                .with_context(|| format!("reading /{full}"))?;
+            let is_empty = stat.st_mode & 0o170_000 == 0o100_000 && stat.st_size == 0;
+            if is_empty && is_injected(&full, (stat.st_uid, stat.st_mode & 0o7777)) {
+                tracing::debug!("left out /{full}: a container runtime has put it there");
+                continue;
+            }
+            if self.in_place && mounts::is_root_of_mount(dir, name) {
+                tracing::info!("left out what is mounted at /{full}");
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    listed
+                        .seen
+                        .push(Seen::mount_point(parent, name, &full, stat));
+                }
+                continue;
+            }
+            let Some(kind) = self.kind(&stat, path, name, &mut listed.faults) else {
+                continue;
+            };
+            let target = match kind {
+                Kind::Symlink => match target(dir, path, name, &mut listed.faults)? {
+                    Some(target) => target,
+                    None => continue,
+                },
+                _ => String::new(),
+            };
+            if kind == Kind::Regular {
+                listed.odd.see_file(dir, name, &full, &stat);
+            }
+            let xattrs = self
+                .xattrs(dir, name, kind)
+                .with_context(|| format!("reading the extended attributes of /{full}"))?;
+            listed.seen.push(Seen {
+                parent,
+                name: name.to_owned(),
+                target,
+                stat,
+                kind,
+                xattrs,
+                verdict,
+            });
+        }
+        Ok(())
+    }
 
     /// The kind of an entry; none, with or without a fault, for a special file.
-    fn kind(&mut self, stat: &Stat, path: &Utf8Path, name: &str) -> Option<Kind> {
+    fn kind(&self, stat: &Stat, path: &Utf8Path, name: &str, faults: &mut Faults) -> Option<Kind> {
         let what = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => return Some(Kind::Directory),
             FileType::RegularFile => return Some(Kind::Regular),
@@ -250,19 +303,9 @@ impl Walk<'_> {
         if self.filter.special_files == SpecialFiles::Skip {
             tracing::debug!("left out /{}: it is {what}", path.join(name));
         } else {
-            self.faults.special(&shown(path, OsStr::new(name)), what);
+            faults.special(&shown(path, OsStr::new(name)), what);
         }
         None
-    }
-
-    fn target(&mut self, dir: &Dir, path: &Utf8Path, name: &str) -> Result<Option<String>> {
-        let target = rustix::fs::readlinkat(dir, name, Vec::new())
-            .with_context(|| format!("reading the link /{}", path.join(name)))?;
-        let target = target.into_string().ok();
-        if target.is_none() {
-            self.faults.target(&shown(path, OsStr::new(name)));
-        }
-        Ok(target)
     }
 
     fn xattrs(&self, dir: &Dir, name: &str, kind: Kind) -> Result<Xattrs> {
@@ -273,10 +316,17 @@ impl Walk<'_> {
             (false, Kind::Regular) => disk_xattrs::of_file(dir, name),
         }
     }
+}
 
-    fn fault(&mut self, path: &Utf8Path, name: &OsStr, why: &str) {
-        self.faults.add(&shown(path, name), why);
+/// Where a link leads; none, with a fault, where that is no text.
+fn target(dir: &Dir, path: &Utf8Path, name: &str, faults: &mut Faults) -> Result<Option<String>> {
+    let target = rustix::fs::readlinkat(dir, name, Vec::new())
+        .with_context(|| format!("reading the link /{}", path.join(name)))?;
+    let target = target.into_string().ok();
+    if target.is_none() {
+        faults.target(&shown(path, OsStr::new(name)));
     }
+    Ok(target)
 }
 
 /// The path of an entry whose name may be anything.

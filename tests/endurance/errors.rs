@@ -245,8 +245,8 @@ fn usage_errors_have_status_2() {
         (&["--format-version", "3"], "1..=2"),
         (&["--compression", "xz"], "none, gzip or zstd"),
         (
-            &["--compression", "gzip", "--compression-level", "10"],
-            "1 to 9",
+            &["--compression", "gzip", "--compression-level", "13"],
+            "1 to 12",
         ),
         (
             &["--compression", "none", "--compression-level", "3"],

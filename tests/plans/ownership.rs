@@ -2,6 +2,7 @@
 //! says of every path that it knows, and how much nobody owns.
 
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
 use std::process::Command;
 
 use apt_ostree_helper::component::{Ownership, TreeFiles};
@@ -44,7 +45,7 @@ fn said_by_dpkg(rootfs: &Utf8PathBuf) -> (Vec<(String, Vec<String>)>, HashSet<St
 #[test]
 fn owners_are_those_that_dpkg_names() {
     for rootfs in rootfs() {
-        let (tree, directory) = tree::scan(&rootfs, &Filter::default()).unwrap();
+        let (tree, directory) = tree::scan(&rootfs, &Filter::default(), NonZeroUsize::MIN).unwrap();
         let files = TreeFiles {
             tree: &tree,
             contents: &directory,

@@ -15,7 +15,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     ("remedy", &[]),
     ("undo", &[]),
     ("process", &["undo"]),
-    ("tree", &["limits"]),
+    ("tree", &["limits", "parallel"]),
     ("dpkg", &[]),
     ("plan", &[]),
     ("oci", &["checksum", "limits", "undo"]),

@@ -1,0 +1,332 @@
+//! Where the blocks of a deflate stream begin and end (RFC 1951, section 3.2).
+//!
+//! A compressor that is given a chunk at a time ends each with its last block. To go on behind it
+//! one must know at which bit its header is, which says that it is the last, and at which bit the
+//! block ends. Only the codes of all blocks before tell. They are read here for their lengths;
+//! what they stand for does not matter.
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Bits by which a code is looked up; longer ones, which are rare, are searched.
+const DIRECT: u32 = 12;
+/// The longest code, in bits.
+const LONGEST: usize = 15;
+/// The code for literals and lengths: of the end of a block.
+const END_OF_BLOCK: usize = 256;
+/// The order of the lengths of the codes for lengths of codes.
+const ORDER: [usize; 19] = [
+    16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15,
+];
+/// Bits of a code with the extra bits behind it; the rest of an entry says what it is.
+const BITS: u16 = 0x1f;
+/// A length, behind which a distance comes.
+const LENGTH: u16 = 0x20;
+/// The end of the block.
+const END: u16 = 0x40;
+/// No entry: no code, or one that is longer than [`DIRECT`] bits.
+const NONE: u16 = 0x80;
+/// Where an entry has a symbol, if it matters.
+const SYMBOL: u32 = 8;
+
+/// The last block of a stream, in bits from the beginning of the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastBlock {
+    /// Its first bit, which is set because it is the last.
+    pub header: usize,
+    /// The bit behind its last one.
+    pub end: usize,
+}
+
+/// Finds the last block of `stream`.
+///
+/// # Errors
+/// When it is no whole deflate stream.
+pub fn last_block(stream: &[u8]) -> Result<LastBlock> {
+    let mut reader = Reader { stream, at: 0 };
+    loop {
+        let header = reader.at;
+        let bits = reader.take(3)?;
+        match bits >> 1 {
+            0 => reader.stored()?,
+            1 => reader.block(&Codes::fixed()?)?,
+            2 => {
+                let codes = reader.codes()?;
+                reader.block(&codes)?;
+            }
+            _ => bail!("a block of a type that there is not"),
+        }
+        if bits & 1 == 1 {
+            let end = reader.at;
+            return Ok(LastBlock { header, end });
+        }
+    }
+}
+
+/// Reads a stream bit by bit, the lowest of a byte first.
+struct Reader<'a> {
+    stream: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    /// The next bits, 57 at least, with zeros behind the end.
+    fn peek(&self) -> u64 {
+        let rest = self.stream.get(self.at / 8..).unwrap_or_default();
+        let word = match rest.first_chunk::<8>() {
+            Some(word) => *word,
+            None => {
+                let mut word = [0; 8];
+                word[..rest.len()].copy_from_slice(rest);
+                word
+            }
+        };
+        u64::from_le_bytes(word) >> (self.at % 8)
+    }
+
+    fn skip(&mut self, bits: usize) -> Result<()> {
+        self.at += bits;
+        ensure!(self.at <= self.stream.len() * 8, "it is cut short");
+        Ok(())
+    }
+
+    /// At most 16 bits.
+    fn take(&mut self, bits: u32) -> Result<usize> {
+        let value = self.peek() & ((1 << bits) - 1);
+        self.skip(bits as usize)?;
+        Ok(value as usize)
+    }
+
+    fn stored(&mut self) -> Result<()> {
+        self.at = self.at.next_multiple_of(8);
+        let len = self.take(16)?;
+        let inverted = self.take(16)?;
+        ensure!(len ^ inverted == 0xffff, "a stored block has no length");
+        self.skip(len * 8)
+    }
+
+    /// The codes of a block that has its own.
+    fn codes(&mut self) -> Result<Codes> {
+        let literals = self.take(5)? + 257;
+        let distances = self.take(5)? + 1;
+        let count = self.take(4)? + 4;
+        let mut of_lengths = [0; ORDER.len()];
+        for symbol in &ORDER[..count] {
+            of_lengths[*symbol] = self.take(3)? as u8;
+        }
+        let of_lengths = Code::new(&of_lengths, |symbol| (0, (symbol as u16) << SYMBOL))?;
+        let mut lengths = Vec::with_capacity(literals + distances);
+        while lengths.len() < literals + distances {
+            let entry = of_lengths.find(self.peek())?;
+            self.skip(usize::from(entry & BITS))?;
+            let symbol = usize::from(entry >> SYMBOL);
+            let (length, count) = match symbol {
+                0..=15 => (symbol as u8, 1),
+                16 => {
+                    let last = lengths
+                        .last()
+                        .context("a length is repeated, but there is none")?;
+                    (*last, 3 + self.take(2)?)
+                }
+                17 => (0, 3 + self.take(3)?),
+                _ => (0, 11 + self.take(7)?),
+            };
+            lengths.extend(std::iter::repeat_n(length, count));
+        }
+        ensure!(lengths.len() == literals + distances, "too many lengths");
+        let (literals, distances) = lengths.split_at(literals);
+        Codes::new(literals, distances)
+    }
+
+    /// The rest of a block with these codes.
+    fn block(&mut self, codes: &Codes) -> Result<()> {
+        loop {
+            let bits = self.peek();
+            let entry = codes.literals.find(bits)?;
+            let mut used = entry & BITS;
+            if entry & LENGTH != 0 {
+                used += codes.distances.find(bits >> used)? & BITS;
+            }
+            self.skip(usize::from(used))?;
+            if entry & END != 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The two codes of a block.
+struct Codes {
+    literals: Code,
+    distances: Code,
+}
+
+impl Codes {
+    /// Made of the lengths of their codes, 0 for what has none.
+    fn new(literals: &[u8], distances: &[u8]) -> Result<Self> {
+        let mut literals = Code::new(literals, |symbol| match symbol {
+            0..END_OF_BLOCK => (0, 0),
+            END_OF_BLOCK => (0, END),
+            // 257 to 264 and 285 have no extra bits.
+            265..=284 => ((symbol - 261) as u16 / 4, LENGTH),
+            _ => (0, LENGTH),
+        })?;
+        literals.join_literals();
+        let extra = |symbol: usize| (symbol / 2).saturating_sub(1) as u16;
+        Ok(Self {
+            literals,
+            distances: Code::new(distances, |symbol| (extra(symbol), 0))?,
+        })
+    }
+
+    fn fixed() -> Result<Self> {
+        let mut literals = [8; 288];
+        literals[144..256].fill(9);
+        literals[256..280].fill(7);
+        Self::new(&literals, &[5; 30])
+    }
+}
+
+/// A Huffman code as deflate has them.
+struct Code {
+    /// By the next bits: an entry.
+    direct: Vec<u16>,
+    /// Longer codes: their bits, how many, and the entry.
+    long: Vec<(u64, u32, u16)>,
+}
+
+impl Code {
+    /// `kind` says how many bits come behind the code of a symbol, and what it is.
+    fn new(lengths: &[u8], kind: impl Fn(usize) -> (u16, u16)) -> Result<Self> {
+        let mut next = [0u32; LONGEST + 2];
+        for length in lengths.iter().filter(|length| **length > 0) {
+            next[usize::from(*length) + 1] += 1;
+        }
+        // The first code of each length (RFC 1951, 3.2.2).
+        for length in 1..next.len() {
+            next[length] = (next[length] + next[length - 1]) << 1;
+        }
+        let mut code = Self {
+            direct: vec![NONE; 1 << DIRECT],
+            long: Vec::new(),
+        };
+        for (symbol, length) in lengths
+            .iter()
+            .enumerate()
+            .filter(|(_, length)| **length > 0)
+        {
+            let length = u32::from(*length);
+            let value = next[length as usize];
+            next[length as usize] += 1;
+            ensure!(value < 1 << length, "there are too many codes");
+            // Codes begin with their highest bit.
+            let bits = (value.reverse_bits() >> (32 - length)) as usize;
+            let (extra, what) = kind(symbol);
+            let entry = what | (length as u16 + extra);
+            if length > DIRECT {
+                code.long.push((bits as u64, length, entry));
+                continue;
+            }
+            for at in (bits..1 << DIRECT).step_by(1 << length) {
+                code.direct[at] = entry;
+            }
+        }
+        Ok(code)
+    }
+
+    /// Makes a literal and another one behind it one entry, where both are looked up at once: most
+    /// of what a stream has are short codes of literals.
+    fn join_literals(&mut self) {
+        let joined = self.direct.iter().enumerate().map(|(at, first)| {
+            let second = self.direct[at >> (first & BITS)];
+            let are_literals = (first | second) & !BITS == 0;
+            let length = (first & BITS) + (second & BITS);
+            match are_literals && u32::from(length) <= DIRECT {
+                true => length,
+                false => *first,
+            }
+        });
+        self.direct = joined.collect();
+    }
+
+    /// The entry of the code that `bits` begin with.
+    fn find(&self, bits: u64) -> Result<u16> {
+        let entry = self.direct[(bits & ((1 << DIRECT) - 1)) as usize];
+        if entry != NONE {
+            return Ok(entry);
+        }
+        let begins = |(code, length, _): &&(u64, u32, u16)| bits & ((1 << length) - 1) == *code;
+        let found = self.long.iter().find(begins);
+        found.map(|(.., entry)| *entry).context("no code")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use libdeflater::{CompressionLvl, Compressor};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn compressed(input: &[u8], level: i32) -> Vec<u8> {
+        let mut compressor = Compressor::new(CompressionLvl::new(level).unwrap());
+        let mut output = vec![0; compressor.deflate_compress_bound(input.len())];
+        let len = compressor.deflate_compress(input, &mut output).unwrap();
+        output.truncate(len);
+        output
+    }
+
+    /// Of all kinds: what repeats, what has few values, and what has none that is rare.
+    fn input() -> impl Strategy<Value = Vec<u8>> {
+        let part = (0..4u8, 1..40_000usize, any::<u64>());
+        prop::collection::vec(part, 0..5).prop_map(|parts| {
+            let mut input = Vec::new();
+            for (kind, len, mut state) in parts {
+                for n in 0..len {
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    let random = (state >> 40) as u32;
+                    input.push(match kind {
+                        0 => (n / 7 % 100) as u8,
+                        1 => random as u8,
+                        // Long codes: each value is half as likely as the one before.
+                        2 => random.trailing_zeros() as u8,
+                        _ => (random.trailing_zeros() * 16) as u8 | (random >> 28) as u8 & 3,
+                    });
+                }
+            }
+            input
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Without the mark of the last block, and with another block behind its end, a stream
+        /// says the same.
+        #[test]
+        fn the_last_block_is_where_it_is_said_to_be(input in input(), level in 0..=12) {
+            let mut stream = compressed(&input, level);
+            let LastBlock { header, end } = last_block(&stream).unwrap();
+            prop_assert_eq!(end.div_ceil(8), stream.len());
+            prop_assert_eq!(stream[header / 8] >> (header % 8) & 1, 1);
+            stream[header / 8] ^= 1 << (header % 8);
+            // A stored block, the last, with nothing in it: three bits and to the end of the byte.
+            stream.push(0);
+            stream[end / 8] |= 1 << (end % 8);
+            stream.truncate((end + 3).div_ceil(8));
+            stream.extend([0, 0, 0xff, 0xff]);
+            let mut output = Vec::new();
+            let mut decoder = flate2::read::DeflateDecoder::new(stream.as_slice());
+            std::io::Read::read_to_end(&mut decoder, &mut output).unwrap();
+            prop_assert!(output == input);
+        }
+
+        #[test]
+        fn what_is_no_stream_is_an_error_or_ends_in_it(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(last) = last_block(&bytes) {
+                prop_assert!(last.header < last.end && last.end <= bytes.len() * 8);
+            }
+        }
+    }
+}
