@@ -99,7 +99,7 @@ pub fn hexadecimal(bytes: &[u8], out: &mut impl fmt::Write) -> fmt::Result {
             let (high, low) = (byte >> 4, byte & 15);
             pair.copy_from_slice(&[DIGITS[usize::from(high)], DIGITS[usize::from(low)]]);
         }
-        let text = str::from_utf8(&text[..bytes.len() * 2]);
+        let text = std::str::from_utf8(&text[..bytes.len() * 2]);
         out.write_str(text.unwrap_or_default())?;
     }
     Ok(())

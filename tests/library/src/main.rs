@@ -10,7 +10,11 @@ use apt_ostree_helper::tree::{Filter, scan};
 
 fn main() -> anyhow::Result<()> {
     let rootfs = std::env::args().nth(1).unwrap_or_else(|| "/rootfs".into());
-    let (tree, contents) = scan(rootfs.as_str().into(), &Filter::default(), NonZeroUsize::MIN)?;
+    let (tree, contents) = scan(
+        rootfs.as_str().into(),
+        &Filter::default(),
+        NonZeroUsize::MIN,
+    )?;
     let (tree, contents) = (&tree, &contents);
     let files = TreeFiles { tree, contents };
     let database = Database::load(&files, None)?;
