@@ -1,5 +1,5 @@
-//! A gzip writer (RFC 1952, one member): libdeflate for what can be compressed, and stored blocks for
-//! what cannot.
+//! A gzip writer (RFC 1952, one member): libdeflate for what can be compressed, and stored blocks
+//! for what cannot.
 //!
 //! libdeflate compresses better and twice as fast as zlib does, but only what is in memory. So the
 //! input is compressed in chunks, and their deflate streams become one: what ends a chunk is made a
