@@ -247,6 +247,7 @@ build_ostree_ext() {
 }
 
 # The image that carries the helper; podman's cache makes it quick while the source is the same.
+# AOH_HELPER_LTO=off compiles it faster than a release is.
 helper_image() {
     local vendor=()
     base_image "$HELPER_SUITE"
@@ -255,6 +256,7 @@ helper_image() {
     logged "$target/helper-image.log" podman build "${build_flags[@]}" "${vendor[@]}" \
         --ignorefile "$top/containerfiles/Containerfile.helper.containerignore" \
         --build-arg BASE="$(base_image_name "$HELPER_SUITE")" \
+        --build-arg CARGO_PROFILE_RELEASE_LTO="${AOH_HELPER_LTO:-thin}" \
         -f "$top/containerfiles/Containerfile.helper" -t "$HELPER_IMAGE" "$top"
 }
 

@@ -85,7 +85,9 @@ update_by_bootc() {
 insecure = true\n' 10.0.2.2:$registry_port >/etc/containers/registries.conf.d/loopback.conf"
     guest 'echo mine >/etc/mine && echo data >/var/lib/data'
     step "update: bootc pulls and stages it"
+    mark_requests
     logged "$work/upgrade.log" guest bootc upgrade
+    only_new_layers_are_fetched "$layout" "$update"
     shut_down
     boot
     look_at_sealed update "$(digest_of "$update")" "$name-update"

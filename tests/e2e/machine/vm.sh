@@ -10,6 +10,7 @@ machine_options=()
 BOOT_SECONDS=${BOOT_SECONDS:-1800}
 machine_pid=
 registry_pid=
+requests_before=0
 boots=0
 
 # Starts the machine and waits until ssh answers. The console is in console-N.log.
@@ -88,6 +89,38 @@ push() {
     start_registry
     skopeo copy --quiet --preserve-digests --dest-tls-verify=false \
         "oci:$1" "docker://127.0.0.1:$registry_port/debian:$2"
+}
+
+# From here on requests count.
+mark_requests() {
+    requests_before=$(wc -l <"$place/registry.log")
+}
+
+# only_new_layers_are_fetched FIRST UPDATE: the digests of blobs that were asked for are those that
+# the layout FIRST does not have.
+only_new_layers_are_fetched() {
+    blobs_of "$1" | sort >"$place/blobs.first"
+    blobs_of "$2" | sort >"$place/blobs.update"
+    comm -13 "$place/blobs.first" "$place/blobs.update" >"$place/blobs.expected"
+    tail -n "+$((requests_before + 1))" "$place/registry.log" |
+        grep -o '"GET /v2/debian/blobs/sha256:[0-9a-f]*' |
+        sed 's/.*sha256://' | sort -u >"$place/blobs.fetched"
+    holds "only the layers that changed are fetched" \
+        cmp "$place/blobs.expected" "$place/blobs.fetched"
+    printf '    %s of %s blobs, %s of %s KB\n' \
+        "$(wc -l <"$place/blobs.fetched")" "$(wc -l <"$place/blobs.update")" \
+        "$(size_of "$2" "$place/blobs.fetched")" "$(size_of "$2" "$place/blobs.update")"
+}
+
+# blobs_of LAYOUT: the digests of its config and layers.
+blobs_of() {
+    skopeo inspect --raw "oci:$1" | jq -r '.config, .layers[] | .digest' | sed 's/sha256://'
+}
+
+# size_of LAYOUT FILE: of the blobs that FILE lists, in KB.
+size_of() {
+    sed "s|^|$1/blobs/sha256/|" "$2" | xargs stat -c %s |
+        awk '{ sum += $1 } END { print int(sum / 1000) }'
 }
 
 start_registry() {
