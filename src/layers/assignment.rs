@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::lower::Overlay;
 use crate::checksum::Checksum;
 use crate::component::{ComponentId, Ownership};
-use crate::ostree::ObjectsRead;
+use crate::ostree::KnownObjects;
 use crate::plan::Plan;
 use crate::tree::{EntryId, Kind, Tree};
 
@@ -43,7 +43,7 @@ enum Shared {
 struct Homes<'a> {
     sharing: Sharing,
     tree: &'a Tree,
-    objects: &'a ObjectsRead,
+    objects: &'a KnownObjects,
     ownership: &'a Ownership,
     /// What lower layers have already, where there are some.
     lower: Option<&'a Overlay>,
@@ -54,7 +54,7 @@ struct Homes<'a> {
 impl<'a> Homes<'a> {
     fn new(
         tree: &'a Tree,
-        objects: &'a ObjectsRead,
+        objects: &'a KnownObjects,
         ownership: &'a Ownership,
         sharing: Sharing,
         lower: Option<&'a Overlay>,
@@ -132,7 +132,7 @@ impl<'a> Homes<'a> {
 
 /// The files that must be read before they are assigned: those that may be equal to another one and
 /// are written once then. Most have a size that is theirs alone.
-pub fn perhaps_equal(tree: &Tree, ownership: &Ownership, sharing: Sharing) -> Vec<EntryId> {
+pub fn possible_duplicates(tree: &Tree, ownership: &Ownership, sharing: Sharing) -> Vec<EntryId> {
     if sharing == Sharing::HardLinks {
         return Vec::new();
     }
@@ -161,7 +161,7 @@ pub fn perhaps_equal(tree: &Tree, ownership: &Ownership, sharing: Sharing) -> Ve
 /// count: it differs between file systems.
 pub fn component_sizes(
     tree: &Tree,
-    objects: &ObjectsRead,
+    objects: &KnownObjects,
     ownership: &Ownership,
     sharing: Sharing,
     lower: Option<&Overlay>,
@@ -193,7 +193,7 @@ impl Assignment {
     /// in `items`.
     pub fn new(
         tree: &Tree,
-        objects: &ObjectsRead,
+        objects: &KnownObjects,
         ownership: &Ownership,
         items: &[ComponentId],
         plan: &Plan,

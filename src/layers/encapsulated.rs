@@ -160,7 +160,7 @@ impl<'a, W: Write> Encapsulated<'a, W> {
     /// The object of a regular file or link with its attributes before it, once; gives its name.
     fn object(&mut self, id: EntryId) -> Result<Checksum> {
         let tree = self.archive.source.tree;
-        let held = self.archive.read(id)?;
+        let buffered = self.archive.read(id)?;
         let checksum = self.archive.name(id)?;
         if self.links.contains_key(&checksum) {
             return Ok(checksum);
@@ -171,12 +171,12 @@ impl<'a, W: Write> Encapsulated<'a, W> {
         let tar = &mut self.archive.tar;
         tar.append_bytes(&object_path(checksum, "file-xattrs-link"), &xattrs)?;
         let path = object_path(checksum, "file");
-        match (tree.entry(id).kind, held) {
+        match (tree.entry(id).kind, buffered) {
             (Kind::Symlink, _) => {
                 let link = MemberKind::Symlink(tree.target(id));
                 self.archive.entry(id, &path, link, true)?;
             }
-            (_, Some(held)) => self.archive.held_file(id, &path, held)?,
+            (_, Some(buffered)) => self.archive.buffered_file(id, &path, buffered)?,
             (_, None) => self.archive.file(id, &path)?,
         }
         Ok(checksum)

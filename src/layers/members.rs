@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::BUFFER;
 use crate::checksum::Checksum;
 use crate::oci::{Member, MemberKind, TarWriter};
-use crate::ostree::{ObjectHasher, ObjectsRead, content_checksum};
+use crate::ostree::{KnownObjects, ObjectHasher, content_checksum};
 use crate::progress::{Progress, Silent};
 use crate::tree::{Contents, EntryId, Tree};
 
@@ -20,7 +20,7 @@ pub struct Source<'a> {
     /// The content of its files.
     pub contents: &'a dyn Contents,
     /// The names of the files' objects, as far as they are known: what a layer reads it adds.
-    pub objects: &'a ObjectsRead,
+    pub objects: &'a KnownObjects,
     /// Told of every byte of content.
     pub progress: &'a dyn Progress,
     /// What is written of a file.
@@ -39,7 +39,7 @@ pub enum WrittenContent {
 
 /// A file whose content is in the buffer.
 #[derive(Debug, Clone, Copy)]
-pub struct Held {
+pub struct BufferedFile {
     size: usize,
 }
 
@@ -166,12 +166,12 @@ impl<'a, W: Write> LayerArchive<'a, W> {
                 }
                 progress.advance(piece.len() as u64);
             })?;
-        hasher.map_or(Ok(()), |hasher| objects.learn(tree, id, hasher.finish()))
+        hasher.map_or(Ok(()), |hasher| objects.insert(tree, id, hasher.finish()))
     }
 
-    /// Reads the regular file `id`, where the name of its object is not known, so that it is known.
-    /// What is returned is its content, where the buffer holds it, for [`LayerArchive::held_file`].
-    pub fn read(&mut self, id: EntryId) -> Result<Option<Held>> {
+    /// Makes the name of the object of the regular file `id` known, by reading it where it must be.
+    /// Where the buffer has its content then, that is for [`LayerArchive::buffered_file`].
+    pub fn read(&mut self, id: EntryId) -> Result<Option<BufferedFile>> {
         let Source {
             tree,
             contents,
@@ -190,7 +190,7 @@ impl<'a, W: Write> LayerArchive<'a, W> {
             // Read twice, and told of once.
             let buffer = &mut self.buffer[..BUFFER];
             let checksum = content_checksum(tree, contents, id, buffer, &Silent)?;
-            objects.learn(tree, id, checksum)?;
+            objects.insert(tree, id, checksum)?;
             return Ok(None);
         };
         let mut hasher = ObjectHasher::new(tree, id);
@@ -215,16 +215,20 @@ impl<'a, W: Write> LayerArchive<'a, W> {
             "/{} is {filled} bytes, not {size} as it was",
             tree.path(id)
         );
-        objects.learn(tree, id, hasher.finish())?;
-        Ok(Some(Held { size }))
+        objects.insert(tree, id, hasher.finish())?;
+        Ok(Some(BufferedFile { size }))
     }
 
     /// Writes the file that the buffer holds as [`LayerArchive::file`] does.
-    pub fn held_file(&mut self, id: EntryId, path: &str, held: Held) -> Result<()> {
+    pub fn buffered_file(&mut self, id: EntryId, path: &str, buffered: BufferedFile) -> Result<()> {
         let tree = self.source.tree;
-        let member = self.member(id, path, MemberKind::Regular(held.size as u64));
+        let member = self.member(id, path, MemberKind::Regular(buffered.size as u64));
         self.tar
-            .append_held(&member, &tree.content_xattrs(id), &self.buffer[..held.size])
+            .append_buffered(
+                &member,
+                &tree.content_xattrs(id),
+                &self.buffer[..buffered.size],
+            )
             .with_context(|| format!("writing /{} to a layer", tree.path(id)))
     }
 

@@ -10,7 +10,7 @@ mod nodes;
 mod plain;
 mod unpack;
 
-pub use assignment::{Assignment, Sharing, component_sizes, perhaps_equal};
+pub use assignment::{Assignment, Sharing, component_sizes, possible_duplicates};
 pub use encapsulated::{FormatVersion, write_commit_layer, write_content_layer};
 pub use lower::{Compared, LowerLayers, Overlay, write_mending_layer};
 pub use members::{Source, WrittenContent};

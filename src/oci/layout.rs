@@ -89,7 +89,7 @@ impl LayoutTarget {
         } else {
             beside
         };
-        let stage = Stage::new_in(parent).map(Stage::lasting);
+        let stage = Stage::new_in(parent).map(Stage::durable);
         stage.with_context(|| format!("cannot write the output {}", self.path))
     }
 
@@ -103,7 +103,7 @@ impl LayoutTarget {
     /// old layout is untouched then, unless the error says that the new image is in place.
     pub fn publish(&self, stage: Stage, descriptor: Value) -> Result<()> {
         let publish = || {
-            stage.wait_for_disk()?;
+            stage.sync()?;
             match look(&self.path)? {
                 Found::Nothing if self.publish_new(&stage, &descriptor)? => Ok(()),
                 _ => self.publish_into(&stage, &descriptor),

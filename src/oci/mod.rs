@@ -14,9 +14,9 @@ mod reach;
 pub mod read;
 mod regular_file;
 mod stage;
+mod sync;
 mod take;
 mod tar;
-mod to_disk;
 
 pub use archive::write_archive;
 pub use blob::{Blob, BlobWriter, Compression, available_threads};

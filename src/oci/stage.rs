@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::blob::{Blob, BlobWriter, Compression};
 use super::layout::{metadata_files, new_index};
 use super::reach::UNKNOWN_AFTER;
-use super::to_disk::ToDisk;
+use super::sync::Syncer;
 use crate::checksum::Checksum;
 use crate::undo::{Left, Undo, remove_tree};
 
@@ -45,7 +45,7 @@ pub struct Stage {
     path: Utf8PathBuf,
     undo: Undo,
     /// Where the blobs are to stay, unlike those that are only read from here.
-    to_disk: Option<ToDisk>,
+    syncer: Option<Syncer>,
     /// Held while the stage is in use: the kernel drops the lock with the process, whatever ends
     /// that.
     _owner: File,
@@ -75,17 +75,17 @@ impl Stage {
             _owner: own(&path).with_context(|| format!("making {path}/{OWNER}"))?,
             path,
             undo,
-            to_disk: None,
+            syncer: None,
         };
         let blobs = stage.layout().join(BLOBS);
         fs::create_dir_all(&blobs).with_context(|| format!("creating {blobs}"))?;
         Ok(stage)
     }
 
-    /// The same, whose blobs are to outlive a power failure once [`Stage::wait_for_disk`] is done.
+    /// The same, whose blobs are to outlive a power failure once [`Stage::sync`] is done.
     #[must_use]
-    pub fn lasting(mut self) -> Self {
-        self.to_disk = Some(ToDisk::new());
+    pub fn durable(mut self) -> Self {
+        self.syncer = Some(Syncer::new());
         self
     }
 
@@ -93,8 +93,8 @@ impl Stage {
     ///
     /// # Errors
     /// When one cannot be written; a full disk is seen here at the latest.
-    pub fn wait_for_disk(&self) -> Result<()> {
-        self.to_disk.as_ref().map_or(Ok(()), ToDisk::wait)
+    pub fn sync(&self) -> Result<()> {
+        self.syncer.as_ref().map_or(Ok(()), Syncer::wait)
     }
 
     /// A staging directory where containers tools put large temporary files: in TMPDIR, else
@@ -123,8 +123,8 @@ impl Stage {
         let (blob, file) = writer.finish()?;
         let path = self.blob_path(blob.digest);
         rename(&from, &path)?;
-        if let Some(to_disk) = &self.to_disk {
-            to_disk.add(file, path)?;
+        if let Some(syncer) = &self.syncer {
+            syncer.add(file, path)?;
         }
         Ok(blob)
     }

@@ -90,14 +90,14 @@ impl<W: Write> TarWriter<W> {
             gid: 0,
             mtime: 0,
         };
-        self.append_held(&member, &[], content)
+        self.append_buffered(&member, &[], content)
     }
 
     /// Appends a regular file that is in memory.
     ///
     /// # Errors
     /// As [`TarWriter::append`].
-    pub fn append_held(
+    pub fn append_buffered(
         &mut self,
         member: &Member<'_>,
         xattrs: &[(Vec<u8>, Vec<u8>)],

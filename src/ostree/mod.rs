@@ -14,7 +14,7 @@ pub use commit::{Commit, CommitInfo, MetadataValue};
 pub use content_cache::ContentCache;
 pub use extent::check_extent;
 pub use objects::{
-    ContentObjects, ObjectHasher, ObjectsRead, content_checksum, content_header, content_header_of,
+    ContentObjects, KnownObjects, ObjectHasher, content_checksum, content_header, content_header_of,
 };
 pub use repo::{NewFile, Repository, StoredContents, Transaction};
 pub use sign::{PublicKeys, SecretKey, detached_with};

@@ -52,17 +52,17 @@ impl ContentObjects {
     }
 }
 
-/// The checksums of content objects while files are being read: those of links and empty files are
-/// known from the beginning, others once somebody has read the file, for whatever reason.
+/// The checksums of content objects that are known while files are being read: those of links and
+/// empty files from the beginning, others once somebody has read the file, for whatever reason.
 #[derive(Debug)]
-pub struct ObjectsRead {
+pub struct KnownObjects {
     /// By entry; hard links of one file have one.
     checksums: Vec<OnceLock<Checksum>>,
 }
 
-impl ObjectsRead {
-    /// Those of `tree` that take no reading.
-    pub fn none(tree: &Tree) -> Self {
+impl KnownObjects {
+    /// Those of the links and empty files of `tree`.
+    pub fn without_content(tree: &Tree) -> Self {
         let checksum = |id| {
             let entry = tree.entry(id);
             let is_short = !entry.is_dir() && !has_content(tree, id) && tree.inode(id) == id;
@@ -92,7 +92,7 @@ impl ObjectsRead {
     ///
     /// # Errors
     /// When somebody else has read something else.
-    pub fn learn(&self, tree: &Tree, id: EntryId, checksum: Checksum) -> Result<()> {
+    pub fn insert(&self, tree: &Tree, id: EntryId, checksum: Checksum) -> Result<()> {
         let known = self.checksums[tree.inode(id).index()].get_or_init(|| checksum);
         ensure!(
             *known == checksum,
@@ -102,12 +102,12 @@ impl ObjectsRead {
         Ok(())
     }
 
-    /// Reads those of `files` that are not known, on `threads` threads; not those that `cache`
-    /// knows, which is written when all is read.
+    /// Hashes those of `files` whose objects are not known, on `threads` threads; what `cache`
+    /// knows is not read. The cache is written when all is.
     ///
     /// # Errors
     /// When a file cannot be read, or changes while it is.
-    pub fn read(
+    pub fn hash_files(
         &self,
         tree: &Tree,
         contents: &dyn Contents,
@@ -150,7 +150,7 @@ impl ObjectsRead {
                     }
                     None => content_checksum(tree, contents, *id, buffer, progress)?,
                 };
-                self.learn(tree, *id, checksum)?;
+                self.insert(tree, *id, checksum)?;
                 Ok(key.map(|key| (key, checksum)))
             },
         )?;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::below::Below;
 use super::explain::{Explained, explained};
 use super::planned::Planned;
-use super::system::{ReadFirst, System};
+use super::system::{HashPass, System};
 use super::{CommitOptions, ImageOptions, PlanFile, RootfsOptions};
 use crate::plan::Item;
 use crate::progress::Progress;
@@ -70,8 +70,8 @@ pub fn dry_run(
     explain: &[String],
     progress: &dyn Progress,
 ) -> Result<DryRun> {
-    let first = ReadFirst::Everything;
-    let system = System::of_rootfs(rootfs, commit, first, image.threads, progress)?;
+    let hash_pass = HashPass::Ahead;
+    let system = System::of_rootfs(rootfs, commit, hash_pass, image.threads, progress)?;
     let packages = image.packages(&system, rootfs.admin_dir.as_deref(), &rootfs.rootfs)?;
     image.follow_what_fits(&packages)?;
     let below = Below::of(&system, &packages, &image, None, progress)?;

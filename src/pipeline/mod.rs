@@ -71,7 +71,7 @@ pub use previous::Previous;
 pub use seal::{KernelFile, SealOptions, Sealed, seal};
 pub use store::{Committed, StoreOptions};
 pub use summary::{Built, ContentMetadata, LayerSummary};
-use system::{Packages, ReadFirst, System};
+use system::{HashPass, Packages, System};
 pub use times::FileTimes;
 pub use transfer::{IndexOptions, TransferOptions, Transferred, TransferredLayer, index, transfer};
 
@@ -106,8 +106,8 @@ pub fn build(
             store.repo
         );
     }
-    let first = image.reads_first();
-    let system = System::of_rootfs(rootfs, commit, first, image.threads, progress)?;
+    let hash_pass = image.hash_pass();
+    let system = System::of_rootfs(rootfs, commit, hash_pass, image.threads, progress)?;
     let packages = image.packages(&system, rootfs.admin_dir.as_deref(), &rootfs.rootfs)?;
     let built = image_of(&system, &packages, image, &output, progress)?;
     ready(built.built())?;
@@ -141,8 +141,8 @@ pub fn commit(
     let store = commit.store.as_ref();
     let store = store.context("no repository is named to commit to")?;
     rootfs.canonical_permissions |= store.open()?.is_canonical_only();
-    let first = ReadFirst::Everything;
-    let system = System::of_rootfs(&rootfs, &commit, first, threads, progress)?;
+    let hash_pass = HashPass::Ahead;
+    let system = System::of_rootfs(&rootfs, &commit, hash_pass, threads, progress)?;
     store::store(&system, store, progress)
 }
 
@@ -184,11 +184,11 @@ impl ImageOptions {
 
     /// What an earlier image has is compared with the files, and the one layer of an encapsulated
     /// commit begins with all their names.
-    fn reads_first(&self) -> ReadFirst {
+    fn hash_pass(&self) -> HashPass {
         let is_alone = self.format != Format::Plain && self.max_layers.get() == 1;
         match self.previous.is_some() || self.lower.is_some() || is_alone {
-            true => ReadFirst::Everything,
-            false => ReadFirst::Nothing,
+            true => HashPass::Ahead,
+            false => HashPass::WhileWriting,
         }
     }
 
@@ -222,7 +222,7 @@ fn image_of(
     let stage = output.stage()?;
     let below = Below::of(system, packages, &image, Some(&stage), progress)?;
     let sharing = image.format.sharing();
-    system.read_perhaps_equal(&packages.ownership, sharing, image.threads, progress)?;
+    system.hash_possible_duplicates(&packages.ownership, sharing, image.threads, progress)?;
     let planned = Planned::new(system, &packages.ownership, &image, below.as_ref())?;
     tracing::debug!(
         "planned {} layers, {:.0} bytes expected at the next update",

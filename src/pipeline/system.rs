@@ -16,7 +16,7 @@ use crate::dpkg::{Database, Package};
 use crate::layers::{self, Sharing};
 use crate::oci::Platform;
 use crate::ostree::{
-    Commit, CommitInfo, ContentCache, ContentObjects, MetadataValue, ObjectsRead, Repository,
+    Commit, CommitInfo, ContentCache, ContentObjects, KnownObjects, MetadataValue, Repository,
     SecretKey, StoredCommit, detached_with,
 };
 use crate::progress::Progress;
@@ -31,13 +31,13 @@ pub const LINUX: &str = "ostree.linux";
 /// The metadata that names the version of the whole (ostree-commit(1), "version").
 pub const VERSION: &str = "version";
 
-/// When the content of files is read.
+/// When the objects of files are hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReadFirst {
+pub enum HashPass {
     /// Before anything else: something depends on which files have changed.
-    Everything,
-    /// Once, as it is written.
-    Nothing,
+    Ahead,
+    /// As their content is written, so that it is read once.
+    WhileWriting,
 }
 
 /// A system with its commit.
@@ -47,7 +47,7 @@ pub struct System {
     /// The content of the files.
     pub contents: Box<dyn Contents>,
     /// The names of the files' objects, as far as the files have been read.
-    pub objects: ObjectsRead,
+    pub objects: KnownObjects,
     /// What there is when all files have been read.
     commit: OnceLock<(ContentObjects, Commit)>,
     /// What the commit is signed with.
@@ -61,15 +61,14 @@ pub struct System {
 }
 
 impl System {
-    /// Reads a root filesystem, without the content of its files unless they are to be read
-    /// `first`.
+    /// Reads a root filesystem, with the content of its files where `hash_pass` says so.
     ///
     /// # Errors
     /// When it cannot be read or cannot be a commit.
     pub fn of_rootfs(
         options: &RootfsOptions,
         commit_options: &CommitOptions,
-        first: ReadFirst,
+        hash_pass: HashPass,
         threads: NonZeroUsize,
         progress: &dyn Progress,
     ) -> Result<Self> {
@@ -110,11 +109,11 @@ impl System {
         }
         Commit::check(&tree).with_context(|| format!("making a commit of {}", options.rootfs))?;
         let info = commit_info(&tree, commit_options)?;
-        let objects = ObjectsRead::none(&tree);
+        let objects = KnownObjects::without_content(&tree);
         // What the cache knows takes no reading.
-        if first == ReadFirst::Everything || cache.is_some() {
+        if hash_pass == HashPass::Ahead || cache.is_some() {
             let contents = contents.as_ref();
-            objects.read(&tree, contents, tree.ids(), cache, threads, progress)?;
+            objects.hash_files(&tree, contents, tree.ids(), cache, threads, progress)?;
         }
         Ok(Self {
             tree,
@@ -151,7 +150,7 @@ impl System {
         Ok(Self {
             contents: Box::new(repository.contents(objects.clone())),
             tree,
-            objects: ObjectsRead::all(&objects),
+            objects: KnownObjects::all(&objects),
             commit: (objects, commit).into(),
             sign: Vec::new(),
             info: parsed.info,
@@ -164,18 +163,18 @@ impl System {
     ///
     /// # Errors
     /// When one cannot be read.
-    pub fn read_perhaps_equal(
+    pub fn hash_possible_duplicates(
         &self,
         ownership: &Ownership,
         sharing: Sharing,
         threads: NonZeroUsize,
         progress: &dyn Progress,
     ) -> Result<()> {
-        let files = layers::perhaps_equal(&self.tree, ownership, sharing);
+        let files = layers::possible_duplicates(&self.tree, ownership, sharing);
         let contents = self.contents.as_ref();
         let files = files.into_iter();
         self.objects
-            .read(&self.tree, contents, files, None, threads, progress)
+            .hash_files(&self.tree, contents, files, None, threads, progress)
     }
 
     /// The names of all objects.

@@ -1,5 +1,5 @@
-//! Files on their way to the disk, which a thread of its own waits for: meanwhile those who hash
-//! and compress go on.
+//! Files that are synced by a thread of its own, so that those who hash and compress need not wait
+//! for the disk.
 
 use std::fs::File;
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use camino::Utf8PathBuf;
 const WAITING: usize = 32;
 
 /// Writes files to the disk in the order in which it gets them.
-pub struct ToDisk {
+pub struct Syncer {
     writer: Mutex<Option<Writer>>,
 }
 
@@ -22,7 +22,7 @@ struct Writer {
     thread: JoinHandle<Result<()>>,
 }
 
-impl ToDisk {
+impl Syncer {
     /// Has nothing to write yet.
     pub fn new() -> Self {
         Self {
@@ -97,24 +97,24 @@ mod tests {
 
     #[test]
     fn waits_for_all_and_tells_of_the_first_that_fails() {
-        let to_disk = ToDisk::new();
-        to_disk.wait().unwrap();
+        let syncer = Syncer::new();
+        syncer.wait().unwrap();
         for _ in 0..3 * WAITING {
-            to_disk
+            syncer
                 .add(tempfile::tempfile().unwrap(), "file".into())
                 .unwrap();
         }
-        to_disk.wait().unwrap();
+        syncer.wait().unwrap();
         // What has no place on a disk.
         for name in ["first", "second"] {
             let null = File::open("/dev/null").unwrap();
-            to_disk.add(null, name.into()).unwrap();
+            syncer.add(null, name.into()).unwrap();
         }
-        let failed = to_disk.wait().unwrap_err();
+        let failed = syncer.wait().unwrap_err();
         assert!(
             format!("{failed:#}").starts_with("writing first to the disk: "),
             "{failed:#}"
         );
-        to_disk.wait().unwrap();
+        syncer.wait().unwrap();
     }
 }
