@@ -43,7 +43,6 @@ pub mod limits;
 pub mod oci;
 #[cfg(feature = "image")]
 pub mod ostree;
-#[cfg(feature = "image")]
 pub mod parallel;
 #[cfg(feature = "image")]
 pub mod pipeline;
