@@ -1,10 +1,10 @@
 //! A gzip writer (RFC 1952, one member): libdeflate for what can be compressed, and stored blocks
 //! for what cannot.
 //!
-//! libdeflate compresses better and twice as fast as zlib does, but only what is in memory. So the
-//! input is compressed in chunks, and their deflate streams become one: what ends a chunk is made a
-//! block like others, an empty stored one behind it fills its last byte up, and the next one begins
-//! at a byte. Chunks know nothing of each other, which costs one byte in a thousand.
+//! libdeflate compresses better than zlib, in two thirds of the time, but only what is in memory.
+//! So the input is compressed in chunks, and their deflate streams become one: what ends a chunk is
+//! made a block like others, an empty stored one behind it fills its last byte up, and the next one
+//! begins at a byte. Chunks know nothing of each other, which costs one byte in a thousand.
 //!
 //! Kernel modules, an initramfs, firmware and pictures are compressed already: 13 % of the bytes of
 //! a trixie with a kernel and a compiler. So the input is looked at in blocks of a fixed size, and

@@ -318,3 +318,26 @@ fn is_own_and_old(path: &Utf8Path, age: Duration) -> bool {
     let elapsed = found.modified().ok().and_then(|time| time.elapsed().ok());
     found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && elapsed > Some(age)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::LayoutTarget;
+    use super::*;
+
+    #[test]
+    fn a_blob_that_is_not_on_the_disk_is_not_published() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(dir.path()).unwrap().join("layout");
+        let target = LayoutTarget::new(&path, None).unwrap();
+        let stage = target.stage().unwrap();
+        // What has no place on a disk.
+        let null = File::open("/dev/null").unwrap();
+        let syncer = stage.syncer.as_ref().unwrap();
+        syncer.add(null, "layer".into()).unwrap();
+        let failed = target.publish(stage, Value::Null).unwrap_err();
+        let failed = format!("{failed:#}");
+        assert!(failed.contains("writing layer to the disk"), "{failed}");
+        assert!(!path.exists());
+    }
+}
