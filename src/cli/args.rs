@@ -14,7 +14,7 @@ use crate::component::{ComponentTable, Intervals};
 use crate::layers::FormatVersion;
 use crate::oci::{self, BaseConfig, Compression, Platform};
 use crate::ostree::SecretKey;
-use crate::pipeline::{FileTimes, Place, RootfsOptions};
+use crate::pipeline::{FileTimes, Format, LayerOptions, Place, RootfsOptions};
 use crate::registry::Destination;
 use crate::report::{ProgressMode, TerminalProgress};
 use crate::tree::{Filter, SpecialFiles};
@@ -161,7 +161,7 @@ pub struct LayerArgs {
 
 impl LayerArgs {
     /// What the user says of paths, read.
-    pub fn component_table(&self) -> Result<Option<ComponentTable>> {
+    fn component_table(&self) -> Result<Option<ComponentTable>> {
         let Some(path) = &self.components else {
             return Ok(None);
         };
@@ -172,7 +172,7 @@ impl LayerArgs {
     }
 
     /// What the user says of how often components change, read.
-    pub fn intervals(&self) -> Result<Option<Intervals>> {
+    fn intervals(&self) -> Result<Option<Intervals>> {
         let Some(path) = &self.intervals else {
             return Ok(None);
         };
@@ -180,6 +180,21 @@ impl LayerArgs {
         Intervals::parse(&text, path.as_str())
             .context("reading the intervals")
             .map(Some)
+    }
+
+    /// The options of a job, but for earlier images.
+    pub fn options(&self, format: Format) -> Result<LayerOptions> {
+        Ok(LayerOptions {
+            format,
+            max_layers: self.max_layers,
+            previous: None,
+            lower: None,
+            times: self.mtime,
+            admin_dir: self.admindir.clone(),
+            components: self.component_table()?,
+            intervals: self.intervals()?,
+            threads: self.threads.unwrap_or_else(oci::available_threads),
+        })
     }
 
     /// The version of the format, where nothing else is said `usual`.
@@ -201,11 +216,6 @@ impl LayerArgs {
         };
         let name = self.compression.as_deref().unwrap_or(usual);
         Compression::from_name(name, self.compression_level).map_err(|e| usage(format!("{e:#}")))
-    }
-
-    /// How many threads work.
-    pub fn threads(&self) -> NonZeroUsize {
-        self.threads.unwrap_or_else(oci::available_threads)
     }
 
     /// Warns of more layers than some programs take.

@@ -3,13 +3,12 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::access::OutputAccessArgs;
-use super::args::{self, CommitArgs, ConfigArgs, LayerArgs, LogArgs};
-use super::image::image_options;
-use super::result::ResultArgs;
+use super::args::{self, CommitArgs, LogArgs};
+use super::image::{ImageArgs, Job, Origin, OutputArgs, RootfsOrigin, SystemOrigin};
+use super::previous::Earlier;
 use super::source::SourceArgs;
 use crate::layers::FormatVersion;
-use crate::pipeline::{self, CommitOptions, Format, ImageOptions, Previous};
+use crate::pipeline::Format;
 use crate::registry::{Destination, Reference};
 
 /// Make a chunked image for bootc from a root filesystem.
@@ -27,113 +26,62 @@ pub struct BuildChunkedOciArgs {
     bootc: bool,
 
     /// An earlier image whose plan is kept [default: the one at the output]
-    #[arg(long, value_name = "IMGREF")]
+    #[arg(long, value_name = "IMGREF", conflicts_with = "previous")]
     previous_build: Option<Reference>,
 
-    /// Name of the image in the layout or archive, where the output names none
+    /// Name of the image in the layout or archive, where neither the output nor --tag names one
     #[arg(long, value_name = "NAME", default_value = "latest", value_parser = args::tag)]
     reference: String,
 
-    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG], a
-    /// path (an OCI archive), or
-    /// - for an OCI archive on standard output
-    #[arg(long, value_name = "DEST")]
-    output: Destination,
+    #[command(flatten)]
+    output: OutputArgs,
 
     #[command(flatten)]
-    layers: LayerArgs,
-
-    #[command(flatten)]
-    image: ConfigArgs,
+    image: ImageArgs,
 
     #[command(flatten)]
     commit: CommitArgs,
-
-    #[command(flatten)]
-    access: OutputAccessArgs,
-
-    #[command(flatten)]
-    result: ResultArgs,
 }
 
 impl BuildChunkedOciArgs {
     /// What is logged.
     pub fn log(&self) -> &LogArgs {
-        &self.result.log
+        self.image.log()
     }
 }
 
 /// Builds and reports.
 pub fn run(args: &BuildChunkedOciArgs) -> Result<()> {
-    let destination = destination(args);
-    let files = args.result.side_files(&destination)?;
-    args.layers.warn_of_many();
-    let timestamp = args.commit.timestamp()?;
-    let mut image = image(args, &destination)?;
-    let previous_host = args.previous_build.as_ref().and_then(Reference::host);
-    let from_host = args.source.host()?;
-    let access = || {
-        args.access
-            .access(&destination, [previous_host, from_host.as_deref()])
+    let format = Format::Ostree(args.image.layers.version(FormatVersion::V1));
+    let destination = destination(args)?;
+    let origin = Origin::Rootfs(RootfsOrigin {
+        system: SystemOrigin::Source(&args.source),
+        finalize: false,
+        commit: &args.commit,
+        store: None,
+    });
+    let at_output = || Reference::of_destination(&destination).map(Earlier::AtOutput);
+    let job = Job {
+        bootc: args.bootc,
+        earlier: match &args.previous_build {
+            Some(reference) => Some(Earlier::Image(reference.clone())),
+            None => at_output(),
+        },
+        ..Job::new(
+            "compose build-chunked-oci",
+            origin,
+            destination.clone(),
+            format,
+            &args.image,
+        )
     };
-    let admin_dir = args.layers.admindir.as_ref();
-    let platform = args.image.arch.as_ref();
-    let opened = args.source.open(admin_dir, access, platform)?;
-    let access = access()?;
-    image.access = access.clone();
-    image.previous = previous(args, &image)?;
-    image.base = opened.config;
-    if timestamp.is_some() {
-        image.base.forget_created();
-    }
-    let commit = CommitOptions {
-        timestamp,
-        sign: args.commit.sign_commits.clone(),
-        ..CommitOptions::default()
-    };
-    let built = pipeline::build(
-        &opened.rootfs,
-        &commit,
-        image,
-        &|built| files.write(built),
-        &args.result.log.progress(),
-    )?;
-    args.result.finish(files, &built, &destination, &access)?;
-    args.result.report(&built, &destination)
+    job.run()
 }
 
-fn destination(args: &BuildChunkedOciArgs) -> Destination {
-    let mut destination = args.output.clone();
+fn destination(args: &BuildChunkedOciArgs) -> Result<Destination> {
+    let mut destination = args.image.tagged(&args.output.output)?;
     if let Some(tag) = destination.tag_mut() {
         tag.get_or_insert_with(|| args.reference.clone());
     }
-    destination
-}
-
-fn image(args: &BuildChunkedOciArgs, destination: &Destination) -> Result<ImageOptions> {
-    let format = Format::Ostree(args.layers.version(FormatVersion::V1));
-    let command = "compose build-chunked-oci";
-    Ok(ImageOptions {
-        bootc: args.bootc,
-        ..image_options(
-            command,
-            destination.clone(),
-            format,
-            &args.layers,
-            &args.image,
-            &args.result,
-        )?
-    })
-}
-
-fn previous(args: &BuildChunkedOciArgs, image: &ImageOptions) -> Result<Option<Previous>> {
-    let access = image.access.for_platform(args.image.arch.as_ref());
-    match (
-        &args.previous_build,
-        Reference::of_destination(&image.destination),
-    ) {
-        (Some(reference), _) => Previous::of_image(reference, &access, false),
-        (None, Some(there)) => Previous::of_destination(&there, &access),
-        (None, None) => Ok(None),
-    }
+    Ok(destination)
 }

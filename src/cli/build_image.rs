@@ -4,17 +4,11 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
 
-use super::access::OutputAccessArgs;
-use super::args::{self, CommitArgs, ConfigArgs, FilterArgs, LayerArgs, LogArgs};
-use super::build::FormatName;
-use super::image::image_options;
-use super::previous::PlanArgs;
-use super::result::ResultArgs;
-use super::source::BackendArgs;
-use crate::layers::FormatVersion;
-use crate::pipeline::{self, CommitOptions, ImageOptions};
-use crate::registry::Destination;
-use crate::source::{self, BuildOptions, Source};
+use super::args::{CommitArgs, FilterArgs, LogArgs};
+use super::image::{
+    FinalizeBeforeArgs, FormatArgs, ImageArgs, Job, Origin, OutputArgs, RootfsOrigin, SystemOrigin,
+};
+use crate::source::BuildOptions;
 
 /// Build a Containerfile with podman or buildah and make a chunked image of the result.
 ///
@@ -46,131 +40,64 @@ pub struct BuildImageArgs {
     #[arg(last = true, value_name = "OPTION")]
     more: Vec<String>,
 
-    /// Where the image goes: oci:PATH[:TAG], oci-archive:PATH[:TAG], docker://HOST/NAME[:TAG],
-    /// containers-storage:NAME, a path (an OCI archive), or - for an OCI archive on standard output
-    #[arg(short, long, value_name = "DEST")]
-    output: Destination,
+    #[command(flatten)]
+    output: OutputArgs,
 
-    /// Name of the image in the layout or archive, or its tag in the registry
-    #[arg(long, value_name = "NAME", value_parser = args::tag)]
-    tag: Option<String>,
-
-    /// Kind of image: an encapsulated OSTree commit, or an ordinary image
-    #[arg(long, value_enum, default_value = "ostree")]
-    format: FormatName,
+    #[command(flatten)]
+    format: FormatArgs,
 
     #[command(flatten)]
     filter: FilterArgs,
 
-    /// Make the system first what bootc and OSTree expect, as 'finalize' does, in a view of it:
-    /// what is read stays as it is
-    #[arg(long)]
-    finalize: bool,
+    #[command(flatten)]
+    finalize: FinalizeBeforeArgs,
 
     /// Say in the image that bootc can boot it, even if it holds no kernel where bootc looks
     #[arg(long)]
     bootc: bool,
 
     #[command(flatten)]
-    layers: LayerArgs,
-
-    #[command(flatten)]
-    image: ConfigArgs,
-
-    #[command(flatten)]
-    plan: PlanArgs,
+    image: ImageArgs,
 
     #[command(flatten)]
     commit: CommitArgs,
-
-    #[command(flatten)]
-    backend: BackendArgs,
-
-    #[command(flatten)]
-    access: OutputAccessArgs,
-
-    #[command(flatten)]
-    result: ResultArgs,
 }
 
 impl BuildImageArgs {
     /// What is logged.
     pub fn log(&self) -> &LogArgs {
-        &self.result.log
+        self.image.log()
     }
 }
 
 /// Builds and reports.
 pub fn run(args: &BuildImageArgs) -> Result<()> {
-    let destination = args::tagged(&args.output, args.tag.as_ref())?;
-    let mut files = args.result.side_files(&destination)?;
-    args.plan.add_to(&mut files)?;
-    args.layers.warn_of_many();
     let is_signed = !args.commit.sign_commits.is_empty();
-    let format = args
-        .format
-        .format(&args.layers, FormatVersion::V2, is_signed)?;
-    let command = "compose build-image";
-    let image = image_options(
-        command,
-        destination.clone(),
-        format,
-        &args.layers,
-        &args.image,
-        &args.result,
-    )?;
-    let timestamp = args.commit.timestamp()?;
-    let backends = args.backend.enter()?;
-    let hosts = [args.plan.host(), args.plan.base_host()];
-    let access = args.access.access(&destination, hosts)?;
-    let platform = args.image.arch.as_ref();
-    let previous = args.plan.previous(&access, platform)?;
-    let id = source::build(
-        &backends,
-        &BuildOptions {
-            context: args.context.clone(),
-            file: args.file.clone(),
-            build_args: args.build_args.clone(),
-            target: args.target.clone(),
-            platform: args.platform.clone(),
-            more: args.more.clone(),
-        },
-    )?;
-    let source = Source::image(&backends, &id)?;
-    let mut opened = args
-        .filter
-        .of_source(source, args.layers.admindir.as_ref())?;
-    if args.finalize {
-        opened.finalize()?;
-    }
-    let mut base = opened.config;
-    if timestamp.is_some() {
-        base.forget_created();
-    }
-    let commit = CommitOptions {
-        timestamp,
-        sign: args.commit.sign_commits.clone(),
-        ..CommitOptions::default()
+    let format = args.format.format(&args.image.layers, is_signed)?;
+    let build = BuildOptions {
+        context: args.context.clone(),
+        file: args.file.clone(),
+        build_args: args.build_args.clone(),
+        target: args.target.clone(),
+        platform: args.platform.clone(),
+        more: args.more.clone(),
     };
-    let told = &opened.annotations;
-    let lower = args
-        .plan
-        .lower(told, &access, platform, previous.as_ref())?;
-    let image = ImageOptions {
-        previous,
-        lower,
-        access: access.clone(),
-        base,
+    let origin = Origin::Rootfs(RootfsOrigin {
+        system: SystemOrigin::Containerfile(build, &args.filter),
+        finalize: args.finalize.finalize,
+        commit: &args.commit,
+        store: None,
+    });
+    let destination = args.image.tagged(&args.output.output)?;
+    let job = Job {
         bootc: args.bootc,
-        ..image
+        ..Job::new(
+            "compose build-image",
+            origin,
+            destination,
+            format,
+            &args.image,
+        )
     };
-    let built = pipeline::build(
-        &opened.rootfs,
-        &commit,
-        image,
-        &|built| files.write(built),
-        &args.result.log.progress(),
-    )?;
-    args.result.finish(files, &built, &destination, &access)?;
-    args.result.report(&built, &destination)
+    job.run()
 }

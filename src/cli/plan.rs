@@ -1,20 +1,16 @@
 //! `plan`.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result};
 use clap::Args;
 
 use super::access::AccessArgs;
 use super::args::{CommitArgs, LayerArgs, LogArgs, usage};
-use super::build::FormatName;
+use super::image::FormatArgs;
 use super::previous::PlanArgs;
-use super::source::SourceArgs;
+use super::source::{BackendArgs, SourceArgs};
 use super::{print_result, print_text};
-use crate::layers::FormatVersion;
-use crate::oci::{BaseConfig, Compression};
-use crate::pipeline::{self, CommitOptions, ImageOptions};
-use crate::registry::{Access, Destination, Reference};
+use crate::pipeline::{self, CommitOptions};
+use crate::registry::Reference;
 use crate::report::dry_run_text;
 
 /// Show the layers that 'build' would make, without making them.
@@ -42,9 +38,8 @@ pub struct PlanCommandArgs {
     #[arg(long)]
     json: bool,
 
-    /// Kind of image: an encapsulated OSTree commit, or an ordinary image
-    #[arg(long, value_enum, default_value = "ostree")]
-    format: FormatName,
+    #[command(flatten)]
+    format: FormatArgs,
 
     #[command(flatten)]
     layers: LayerArgs,
@@ -54,6 +49,9 @@ pub struct PlanCommandArgs {
 
     #[command(flatten)]
     commit: CommitArgs,
+
+    #[command(flatten)]
+    backend: BackendArgs,
 
     #[command(flatten)]
     access: AccessArgs,
@@ -80,49 +78,24 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
         timestamp: args.commit.timestamp()?,
         ..CommitOptions::default()
     };
-    let image = ImageOptions {
-        destination: Destination::Stdout { tag: None },
-        format: args.format.format(&args.layers, FormatVersion::V2, false)?,
-        max_layers: args.layers.max_layers,
-        times: args.layers.mtime,
-        previous: None,
-        lower: None,
-        access: Access::default(),
-        compression: Compression::None,
-        base: BaseConfig::default(),
-        labels: Vec::new(),
-        copied_metadata: Vec::new(),
-        optional_metadata: Vec::new(),
-        annotations: BTreeMap::new(),
-        cmd: None,
-        platform: None,
-        bootc: false,
-        admin_dir: args.layers.admindir.clone(),
-        components: args.layers.component_table()?,
-        intervals: args.layers.intervals()?,
-        bill: false,
-        created_by: String::new(),
-        threads: args.layers.threads(),
-    };
+    let mut layers = args
+        .layers
+        .options(args.format.format(&args.layers, false)?)?;
+    let earlier = args.plan.earlier(None);
+    let backends = args.source.enter(&args.backend)?;
     let from_host = args.source.host()?;
-    let (previous_host, base_host) = (args.plan.host(), args.plan.base_host());
-    let access = || {
-        args.access
-            .access([previous_host, base_host, from_host.as_deref()])
-    };
+    let hosts = [earlier.host(), args.plan.base_host(), from_host.as_deref()];
+    let access = args.access.access(hosts)?;
+    let previous = args.plan.previous(&earlier, &access, None)?;
     let admin_dir = args.layers.admindir.as_ref();
-    let opened = args.source.open(admin_dir, access, None)?;
-    let access = access()?;
-    let previous = args.plan.previous(&access, None)?;
-    let told = &opened.annotations;
-    let lower = args.plan.lower(told, &access, None, previous.as_ref())?;
-    let image = ImageOptions {
-        previous,
-        lower,
-        ..image
-    };
+    let opened = args
+        .source
+        .open(backends.as_ref(), admin_dir, &access, None)?;
+    let told = Some(&opened.annotations);
+    layers.lower = (args.plan).lower(&earlier, told, &access, None, previous.as_ref())?;
+    layers.previous = previous;
     let progress = args.log.progress();
-    let plan = pipeline::dry_run(&opened.rootfs, &commit, image, &args.explain, &progress)?;
+    let plan = pipeline::dry_run(&opened.rootfs, &commit, layers, &args.explain, &progress)?;
     if let Some(file) = plan_file {
         file.write(plan.plan.to_json()?.as_bytes())?;
         file.publish()?;

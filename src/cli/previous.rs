@@ -26,9 +26,10 @@ pub struct PlanArgs {
     /// An earlier image, from any transport, or none: components stay in their layers, and layers
     /// of a layout (oci:PATH), or of the repository that the image goes to (docker://), that are
     /// the same are taken over. One that is missing, not chunked or for another architecture is no
-    /// error, but a registry out of reach is
-    #[arg(long, value_name = "IMAGE|none", default_value = "none", value_parser = previous)]
-    previous: Earlier,
+    /// error, but a registry out of reach is [default: none; for compose build-chunked-oci the one
+    /// at the output]
+    #[arg(long, value_name = "IMAGE|none", value_parser = previous)]
+    previous: Option<PreviousArg>,
 
     /// Fail when there is no previous image that can be followed
     #[arg(long)]
@@ -80,18 +81,28 @@ impl PlanArgs {
         }
     }
 
+    /// The earlier image: the one that is named, else `usual`.
+    pub fn earlier(&self, usual: Option<Earlier>) -> Earlier {
+        match &self.previous {
+            Some(PreviousArg(Some(reference))) => Earlier::Image(reference.clone()),
+            Some(PreviousArg(None)) => Earlier::None,
+            None => usual.unwrap_or(Earlier::None),
+        }
+    }
+
     /// The image whose layers stay, or may stay; `annotations` are those of the image that is read,
     /// and `previous` is what there is to follow.
     pub fn lower(
         &self,
-        annotations: &BTreeMap<String, String>,
+        earlier: &Earlier,
+        annotations: Option<&BTreeMap<String, String>>,
         access: &Access,
         platform: Option<&Platform>,
         previous: Option<&Previous>,
     ) -> Result<Option<Lower>> {
         let access = access.for_platform(platform);
         if let (Some(max_waste), Some(_)) = (self.max_waste, previous) {
-            let Some(reference) = &self.previous.0 else {
+            let Some(reference) = earlier.image() else {
                 return Ok(None);
             };
             let image = LowerImage::open(reference, &access)
@@ -103,7 +114,7 @@ impl PlanArgs {
 
     fn base(
         &self,
-        annotations: &BTreeMap<String, String>,
+        annotations: Option<&BTreeMap<String, String>>,
         access: &Access,
     ) -> Result<Option<LowerImage>> {
         let open =
@@ -112,8 +123,8 @@ impl PlanArgs {
             None => Ok(None),
             Some(Base::Named(reference)) => open(reference).map(Some),
             Some(Base::Auto) => {
-                let base = pipeline::base_of(annotations).context("--base auto")?;
-                let base = base.ok_or_else(|| {
+                let base = annotations.map(pipeline::base_of).transpose();
+                let base = base.context("--base auto")?.flatten().ok_or_else(|| {
                     usage("--base auto: what is read does not say from which image it was built (podman and buildah write that into images of the OCI format, unless they are built FROM scratch); name it with --base IMAGE".into())
                 })?;
                 tracing::info!("the base image is {base}");
@@ -124,58 +135,89 @@ impl PlanArgs {
         }
     }
 
-    /// The registry that has the earlier image, if one does.
-    pub fn host(&self) -> Option<&str> {
-        self.previous.0.as_ref().and_then(Reference::host)
-    }
-
     /// What there is to follow; of an index, the image for `platform`, or for this machine.
     pub fn previous(
         &self,
+        earlier: &Earlier,
         access: &Access,
         platform: Option<&Platform>,
     ) -> Result<Option<Previous>> {
-        let access = access.for_platform(platform);
-        let of_image = |image| -> Result<Option<Previous>> {
-            let previous = Previous::of_image(image, &access, self.previous_required)?;
-            Ok(match self.previous_verify {
-                true => previous.map(Previous::verified),
-                false => previous,
-            })
-        };
-        if self.max_waste.is_some() && self.previous.0.is_none() {
+        if self.max_waste.is_some() && earlier.image().is_none() {
             return Err(usage(
                 "--max-waste: name the image whose layers may stay with --previous IMAGE".into(),
             ));
         }
-        match (&self.plan, &self.previous.0) {
-            (None, None) if self.previous_required => Err(usage(
+        if self.previous_required && self.plan.is_none() && matches!(earlier, Earlier::None) {
+            return Err(usage(
                 "--previous-required: name the previous image with --previous IMAGE".into(),
-            )),
-            (Some(file), None) => self.plan_in(file),
-            (Some(file), Some(image)) => {
-                let of_image = of_image(image)?;
-                let Some(of_file) = self.plan_in(file)? else {
-                    return Ok(of_image);
-                };
-                // The layers that are there are taken over whatever the plan.
-                let mut previous = of_image.unwrap_or_default();
-                previous.plan = of_file.plan;
-                Ok(Some(previous))
-            }
-            (None, Some(image)) => of_image(image),
-            (None, None) => Ok(None),
+            ));
         }
+        let of_image = earlier.read(&access.for_platform(platform), self.previous_required)?;
+        let of_image = match self.previous_verify {
+            true => of_image.map(Previous::verified),
+            false => of_image,
+        };
+        let Some(of_file) = self.plan_file()? else {
+            return Ok(of_image);
+        };
+        // The layers that are there are taken over whatever the plan.
+        let mut previous = of_image.unwrap_or_default();
+        previous.plan = of_file.plan;
+        Ok(Some(previous))
     }
 
-    /// The plan in `file`; none where that is still to be written.
-    fn plan_in(&self, file: &Utf8Path) -> Result<Option<Previous>> {
+    /// The plan in the file that is named, if one is; none where that is still to be written.
+    fn plan_file(&self) -> Result<Option<Previous>> {
+        let Some(file) = &self.plan else {
+            return Ok(None);
+        };
         let is_written = |written: &Utf8PathBuf| is_same_file(file, written);
         if self.write_plan.as_ref().is_some_and(is_written) && is_missing(file) {
             tracing::info!("there is no {file} yet: the plan follows none");
             return Ok(None);
         }
         Previous::of_plan_file(file).map(Some)
+    }
+}
+
+/// The image that the next one follows.
+#[derive(Debug, Clone)]
+pub enum Earlier {
+    /// None.
+    None,
+    /// This one.
+    Image(Reference),
+    /// What is at the output, if it can be followed.
+    AtOutput(Reference),
+    /// The one whose manifest is in a file: only its plan is known.
+    Manifest(Utf8PathBuf),
+}
+
+impl Earlier {
+    /// The image, where there is one to read.
+    fn image(&self) -> Option<&Reference> {
+        match self {
+            Self::Image(reference) | Self::AtOutput(reference) => Some(reference),
+            Self::None | Self::Manifest(_) => None,
+        }
+    }
+
+    /// The registry that has it, if one does.
+    pub fn host(&self) -> Option<&str> {
+        self.image().and_then(Reference::host)
+    }
+
+    fn read(&self, access: &Access, is_required: bool) -> Result<Option<Previous>> {
+        match self {
+            Self::None => Ok(None),
+            Self::AtOutput(reference) if !is_required => {
+                Previous::of_destination(reference, access)
+            }
+            Self::Image(reference) | Self::AtOutput(reference) => {
+                Previous::of_image(reference, access, is_required)
+            }
+            Self::Manifest(file) => Previous::of_manifest_file(file, is_required),
+        }
     }
 }
 
@@ -219,14 +261,14 @@ fn percent(text: &str) -> Result<f64> {
     Ok(percent / 100.0)
 }
 
-/// An image, or none.
+/// What --previous names: an image, or none.
 #[derive(Debug, Clone)]
-struct Earlier(Option<Reference>);
+struct PreviousArg(Option<Reference>);
 
-fn previous(text: &str) -> Result<Earlier> {
+fn previous(text: &str) -> Result<PreviousArg> {
     match text {
-        "none" => Ok(Earlier(None)),
-        name => name.parse().map(|reference| Earlier(Some(reference))),
+        "none" => Ok(PreviousArg(None)),
+        name => name.parse().map(|reference| PreviousArg(Some(reference))),
     }
 }
 

@@ -67,9 +67,6 @@ pub struct SourceArgs {
     /// Read a container of podman or buildah, which is mounted meanwhile
     #[arg(long, value_name = "NAME", conflicts_with_all = ["rootfs", "from"])]
     container: Option<String>,
-
-    #[command(flatten)]
-    pub backend: BackendArgs,
 }
 
 /// A root filesystem to read; what is mounted stays so as long as this lives.
@@ -113,32 +110,39 @@ impl Opened {
 impl SourceArgs {
     /// The registry that has the image whose layers are read, if one does.
     pub fn host(&self) -> Result<Option<String>> {
-        let image = self.from.as_ref();
-        let image = image.filter(|image| registry::has_transport(image));
-        let reference = image.map(|image| from(image)).transpose()?;
+        let reference = self.layered().map(|image| from(image)).transpose()?;
         Ok(reference.and_then(|r| r.host().map(str::to_owned)))
     }
 
-    /// Mounts what is to be mounted. A registry is reached with what `access` gives; of an index
-    /// the image for `platform` is read.
+    /// The image whose layers are read without being mounted, if there is one.
+    fn layered(&self) -> Option<&String> {
+        let image = self.from.as_ref();
+        image.filter(|image| registry::has_transport(image))
+    }
+
+    /// The backend that has what is read, if one has, in its user namespace.
+    pub fn enter(&self, backend: &BackendArgs) -> Result<Option<Backends>> {
+        let is_mounted =
+            self.layered().is_none() && (self.from.is_some() || self.container.is_some());
+        is_mounted.then(|| backend.enter()).transpose()
+    }
+
+    /// Mounts what is to be mounted, with the backend that [`Self::enter`] gave. Of an index the
+    /// image for `platform` is read.
     pub fn open(
         &self,
+        backends: Option<&Backends>,
         admin_dir: Option<&String>,
-        access: impl Fn() -> Result<Access>,
+        access: &Access,
         platform: Option<&Platform>,
     ) -> Result<Opened> {
-        if let Some(image) = self
-            .from
-            .as_ref()
-            .filter(|image| registry::has_transport(image))
-        {
-            let access = access()?.for_source_of(platform);
-            return self.open_layers(image, admin_dir, access);
+        if let Some(image) = self.layered() {
+            return self.open_layers(image, admin_dir, access.for_source_of(platform));
         }
-        let source = match (&self.from, &self.container) {
-            (Some(image), _) => Source::image(&self.backend.enter()?, image)?,
-            (None, Some(name)) => Source::container(&self.backend.enter()?, name)?,
-            (None, None) => {
+        let source = match (backends, &self.from, &self.container) {
+            (Some(backends), Some(image), _) => Source::image(backends, image)?,
+            (Some(backends), None, Some(name)) => Source::container(backends, name)?,
+            _ => {
                 return Ok(Opened {
                     rootfs: self.rootfs.options(admin_dir)?,
                     config: BaseConfig::default(),
@@ -190,7 +194,7 @@ impl FilterArgs {
 #[derive(Debug, Args)]
 pub struct BaseConfigArgs {
     /// Config to begin with, - for standard input: an OCI config, or the output of podman
-    /// inspect or docker inspect [default: that of --from or --container]
+    /// inspect or docker inspect [default: that of the image or container that is read]
     #[arg(long, value_name = "FILE", conflicts_with = "config_from")]
     config: Option<camino::Utf8PathBuf>,
 
@@ -214,24 +218,13 @@ impl BaseConfigArgs {
         access.refuse_stdin("--config", self.config.as_ref())
     }
 
-    /// The config: the one that is named, else `inherited`. Its date is forgotten where another is
-    /// `given`.
-    pub fn base(
-        &self,
-        backend: &BackendArgs,
-        inherited: BaseConfig,
-        given: bool,
-        access: &Access,
-    ) -> Result<BaseConfig> {
-        let mut base = match (&self.config, &self.config_from) {
-            (Some(file), _) => read_config(file, BaseConfig::parse)?,
-            (None, Some(image)) => config_of(image, backend, access)?,
-            (None, None) => inherited,
-        };
-        if given {
-            base.forget_created();
+    /// The config that is named, if one is.
+    pub fn named(&self, backend: &BackendArgs, access: &Access) -> Result<Option<BaseConfig>> {
+        match (&self.config, &self.config_from) {
+            (Some(file), _) => read_config(file, BaseConfig::parse).map(Some),
+            (None, Some(image)) => config_of(image, backend, access).map(Some),
+            (None, None) => Ok(None),
         }
-        Ok(base)
     }
 }
 

@@ -13,7 +13,7 @@ use super::lower_image::LowerImage;
 use super::read_ahead::Layers;
 use super::system::{Packages, System};
 use super::times::Times;
-use super::{Format, ImageOptions, write};
+use super::{Format, LayerOptions};
 use crate::layers::{Compared, LowerLayers, Overlay};
 use crate::oci::{Layer, Stage};
 use crate::plan::{Kept, Usage, keep_used};
@@ -32,6 +32,15 @@ pub enum Lower {
         /// How much of the new image may be of no use, as a share of what is.
         max_waste: f64,
     },
+}
+
+impl Lower {
+    /// The image.
+    pub(super) fn image(&self) -> &LowerImage {
+        match self {
+            Self::Base(image) | Self::Previous { image, .. } => image,
+        }
+    }
 }
 
 /// The layers that stay, and what is to be put over them.
@@ -65,12 +74,12 @@ impl Below {
     /// them with `system`, and chooses. Their blobs are brought to `stage`, where there is one.
     ///
     /// # Errors
-    /// When a layer cannot be read; of a base image also when it is for another machine, or its
-    /// layers cannot stay in an image of that format.
+    /// When a layer cannot be read; of a base image also when its layers cannot stay in an image of
+    /// that format.
     pub fn of(
         system: &System,
         packages: &Packages,
-        options: &ImageOptions,
+        options: &LayerOptions,
         stage: Option<&Stage>,
         progress: &dyn Progress,
     ) -> Result<Option<Self>> {
@@ -79,11 +88,8 @@ impl Below {
         };
         match lower {
             Lower::Base(image) => {
-                let read = || {
-                    image.check_platform(&write::platform(options, packages)?)?;
-                    Read::of(image, options, stage, "reading the base image", progress)
-                };
-                let read = read()
+                let what = "reading the base image";
+                let read = Read::of(image, options, stage, what, progress)
                     .with_context(|| format!("keeping the layers of the base image {image}"))?;
                 read.below(system, packages, None).map(Some)
             }
@@ -118,7 +124,7 @@ impl Below {
 }
 
 /// Why no layer of an earlier image may stay, when that is so.
-fn unfit(image: &LowerImage, options: &ImageOptions) -> Result<Option<Error>> {
+fn unfit(image: &LowerImage, options: &LayerOptions) -> Result<Option<Error>> {
     if options.format == Format::Plain && image.is_encapsulated()? {
         let why = "it is an encapsulated commit, and this is an ordinary image";
         return Ok(Some(anyhow!(why)));
@@ -129,7 +135,7 @@ fn unfit(image: &LowerImage, options: &ImageOptions) -> Result<Option<Error>> {
 /// Layers that were read.
 struct Read<'a> {
     image: &'a LowerImage,
-    options: &'a ImageOptions,
+    options: &'a LayerOptions,
     /// Where their blobs were brought to, if they were.
     stage: Option<&'a Stage>,
     /// Their places in the image, what it tells of them, and how large they are uncompressed.
@@ -140,13 +146,12 @@ struct Read<'a> {
 impl<'a> Read<'a> {
     fn of(
         image: &'a LowerImage,
-        options: &'a ImageOptions,
+        options: &'a LayerOptions,
         stage: Option<&'a Stage>,
         what: &'static str,
         progress: &dyn Progress,
     ) -> Result<Self> {
         let told = image.content_layers(options.format)?;
-        let stage = stage.filter(|_| !image.is_at(&options.destination));
         progress.begin(what, 0);
         let mut lower = LowerLayers::default();
         let mut layers = Vec::new();

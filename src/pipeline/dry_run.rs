@@ -7,7 +7,7 @@ use super::below::Below;
 use super::explain::{Explained, explained};
 use super::planned::Planned;
 use super::system::{HashPass, System};
-use super::{CommitOptions, ImageOptions, PlanFile, RootfsOptions};
+use super::{CommitOptions, LayerOptions, PlanFile, RootfsOptions, write};
 use crate::plan::Item;
 use crate::progress::Progress;
 
@@ -66,23 +66,23 @@ pub struct DryComponent {
 pub fn dry_run(
     rootfs: &RootfsOptions,
     commit: &CommitOptions,
-    mut image: ImageOptions,
+    mut layers: LayerOptions,
     explain: &[String],
     progress: &dyn Progress,
 ) -> Result<DryRun> {
     let hash_pass = HashPass::Ahead;
-    let system = System::of_rootfs(rootfs, commit, hash_pass, image.threads, progress)?;
-    let packages = image.packages(&system, rootfs.admin_dir.as_deref(), &rootfs.rootfs)?;
-    image.follow_what_fits(&packages)?;
-    let below = Below::of(&system, &packages, &image, None, progress)?;
-    let planned = Planned::new(&system, &packages.ownership, &image, below.as_ref())?;
-    let layers = || planned.plan.layers.iter().zip(&planned.components);
+    let system = System::of_rootfs(rootfs, commit, hash_pass, layers.threads, progress)?;
+    let packages = layers.packages(&system, rootfs.admin_dir.as_deref(), &rootfs.rootfs)?;
+    layers.follow_what_fits(&write::platform(None, &packages)?)?;
+    let below = Below::of(&system, &packages, &layers, None, progress)?;
+    let planned = Planned::new(&system, &packages.ownership, &layers, below.as_ref())?;
+    let layers = planned.plan.layers.iter().zip(&planned.components);
     Ok(DryRun {
         commit: system.commit()?.checksum.to_string(),
         entries: system.tree.len(),
         packages: packages.installed.len(),
         expected_bytes: planned.plan.expected_bytes(),
-        layers: layers()
+        layers: layers
             .map(|(layer, components)| DryLayer {
                 size: layer.size,
                 chance: layer.chance,

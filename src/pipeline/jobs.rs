@@ -4,7 +4,7 @@
 use super::below::Below;
 use super::planned::Planned;
 use super::system::System;
-use super::{Format, ImageOptions};
+use super::{Format, LayerOptions};
 use crate::layers::Overlay;
 use crate::tree::EntryId;
 
@@ -56,7 +56,7 @@ pub fn jobs<'a>(
     system: &System,
     planned: &'a Planned,
     below: Option<&'a Below>,
-    options: &ImageOptions,
+    options: &LayerOptions,
 ) -> Vec<Job<'a>> {
     let tree = &system.tree;
     let size = |entries: &[EntryId]| {

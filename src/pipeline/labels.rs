@@ -79,7 +79,7 @@ pub fn of_image(
         }
         _ => {}
     }
-    if matches!(options.format, Format::Ostree(_)) {
+    if matches!(options.layers.format, Format::Ostree(_)) {
         labels.push((COMMIT.into(), system.commit()?.checksum.to_string()));
         labels.push((FINAL_DIFF_ID.into(), last_diff_id.into()));
         for key in [BOOTABLE, LINUX, INPUT_HASH] {

@@ -64,7 +64,9 @@ pub use inspect::{
 pub use layer_plan::{LABEL as PLAN_LABEL, LayerPlan};
 pub use learn::{Learned, learn};
 pub use lower_image::LowerImage;
-pub use options::{CommitOptions, Format, ImageOptions, Parent, Place, RootfsOptions};
+pub use options::{
+    CommitOptions, Format, ImageOptions, LayerOptions, Parent, Place, RootfsOptions,
+};
 pub use plan_file::PlanFile;
 use planned::Planned;
 pub use previous::Previous;
@@ -75,6 +77,7 @@ use system::{HashPass, Packages, System};
 pub use times::FileTimes;
 pub use transfer::{IndexOptions, TransferOptions, Transferred, TransferredLayer, index, transfer};
 
+use crate::oci::Platform;
 use crate::ostree::Repository;
 use crate::progress::Progress;
 
@@ -106,9 +109,11 @@ pub fn build(
             store.repo
         );
     }
-    let hash_pass = image.hash_pass();
-    let system = System::of_rootfs(rootfs, commit, hash_pass, image.threads, progress)?;
-    let packages = image.packages(&system, rootfs.admin_dir.as_deref(), &rootfs.rootfs)?;
+    let (hash_pass, threads) = (image.layers.hash_pass(), image.layers.threads);
+    let system = System::of_rootfs(rootfs, commit, hash_pass, threads, progress)?;
+    let packages = image
+        .layers
+        .packages(&system, rootfs.admin_dir.as_deref(), &rootfs.rootfs)?;
     let built = image_of(&system, &packages, image, &output, progress)?;
     ready(built.built())?;
     let Some(store) = &commit.store else {
@@ -161,13 +166,14 @@ pub fn encapsulate(
     let repository = Repository::open(repo)?;
     let system = System::of_commit(&repository, name)?;
     let what = format!("commit {}", system.commit()?.checksum);
-    let packages = image.packages(&system, image.admin_dir.as_deref(), &what)?;
+    let admin_dir = image.layers.admin_dir.as_deref();
+    let packages = image.layers.packages(&system, admin_dir, &what)?;
     let built = image_of(&system, &packages, image, &output, progress)?;
     ready(built.built())?;
     built.publish(&output, progress)
 }
 
-impl ImageOptions {
+impl LayerOptions {
     /// What dpkg and the user say of `system`, which the user calls `name`.
     fn packages(
         &self,
@@ -192,19 +198,22 @@ impl ImageOptions {
         }
     }
 
-    /// Forgets a previous image for another architecture; one that stays is told where the new one
-    /// goes.
-    fn follow_what_fits(&mut self, packages: &Packages) -> Result<()> {
-        let platform = write::platform(self, packages)?;
-        if let Some(previous) = &mut self.previous {
-            match previous.is_for(&platform)? {
-                true => previous.goes_to(&self.destination),
-                false => {
-                    self.previous = None;
-                    if let Some(Lower::Previous { .. }) = self.lower {
-                        self.lower = None;
-                    }
-                }
+    /// Forgets a previous image for another platform.
+    ///
+    /// # Errors
+    /// When that one is required, or the base image is for another platform.
+    fn follow_what_fits(&mut self, platform: &Platform) -> Result<()> {
+        if let Some(Lower::Base(image)) = &self.lower {
+            let checked = image.check_platform(platform);
+            checked.with_context(|| format!("keeping the layers of the base image {image}"))?;
+        }
+        let Some(previous) = &self.previous else {
+            return Ok(());
+        };
+        if !previous.is_for(platform)? {
+            self.previous = None;
+            if let Some(Lower::Previous { .. }) = self.lower {
+                self.lower = None;
             }
         }
         Ok(())
@@ -218,12 +227,20 @@ fn image_of(
     output: &output::Output,
     progress: &dyn Progress,
 ) -> Result<write::Written> {
-    image.follow_what_fits(packages)?;
+    let platform = write::platform(image.platform(), packages)?;
+    let layers = &mut image.layers;
+    layers.follow_what_fits(&platform)?;
+    if let Some(previous) = &mut layers.previous {
+        previous.goes_to(&image.destination);
+    }
     let stage = output.stage()?;
-    let below = Below::of(system, packages, &image, Some(&stage), progress)?;
-    let sharing = image.format.sharing();
-    system.hash_possible_duplicates(&packages.ownership, sharing, image.threads, progress)?;
-    let planned = Planned::new(system, &packages.ownership, &image, below.as_ref())?;
+    // Layers that are at the destination stay there.
+    let is_there = |lower: &Lower| lower.image().is_at(&image.destination);
+    let brought = (!layers.lower.as_ref().is_some_and(is_there)).then_some(&stage);
+    let below = Below::of(system, packages, layers, brought, progress)?;
+    let sharing = layers.format.sharing();
+    system.hash_possible_duplicates(&packages.ownership, sharing, layers.threads, progress)?;
+    let planned = Planned::new(system, &packages.ownership, layers, below.as_ref())?;
     tracing::debug!(
         "planned {} layers, {:.0} bytes expected at the next update",
         planned.plan.layers.len(),

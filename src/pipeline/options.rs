@@ -101,14 +101,10 @@ pub struct CommitOptions {
     pub store: Option<StoreOptions>,
 }
 
-/// The image to make.
+/// How the content of a system is put into layers.
 #[derive(Debug)]
-pub struct ImageOptions {
-    /// Where the image goes.
-    pub destination: Destination,
-    /// How registries are reached.
-    pub access: Access,
-    /// What kind of image.
+pub struct LayerOptions {
+    /// What kind of image they are for.
     pub format: Format,
     /// At most so many layers in all.
     pub max_layers: NonZeroUsize,
@@ -119,6 +115,25 @@ pub struct ImageOptions {
     pub lower: Option<Lower>,
     /// Which times the files of a plain image have.
     pub times: FileTimes,
+    /// Where dpkg's database is in a commit, when not where it is looked for.
+    pub admin_dir: Option<String>,
+    /// What the user says of paths.
+    pub components: Option<ComponentTable>,
+    /// How often components change, as the user says.
+    pub intervals: Option<Intervals>,
+    /// How many threads read, hash and compress.
+    pub threads: NonZeroUsize,
+}
+
+/// The image to make.
+#[derive(Debug)]
+pub struct ImageOptions {
+    /// Its layers.
+    pub layers: LayerOptions,
+    /// Where the image goes.
+    pub destination: Destination,
+    /// How registries are reached.
+    pub access: Access,
     /// How layers are compressed.
     pub compression: Compression,
     /// The config to begin with.
@@ -137,16 +152,15 @@ pub struct ImageOptions {
     pub platform: Option<Platform>,
     /// Whether the image says that bootc can boot it, even if the commit does not.
     pub bootc: bool,
-    /// Where dpkg's database is in a commit, when not where it is looked for.
-    pub admin_dir: Option<String>,
-    /// What the user says of paths.
-    pub components: Option<ComponentTable>,
-    /// How often components change, as the user says.
-    pub intervals: Option<Intervals>,
     /// The command that makes it, for the image's history.
     pub created_by: String,
     /// Whether a bill of materials is made of it.
     pub bill: bool,
-    /// How many threads read, hash and compress.
-    pub threads: NonZeroUsize,
+}
+
+impl ImageOptions {
+    /// The platform that the image is for: the one that is given, else its base config's.
+    pub fn platform(&self) -> Option<Platform> {
+        self.platform.clone().or_else(|| self.base.platform())
+    }
 }

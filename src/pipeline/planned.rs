@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::below::Below;
 use super::system::System;
-use super::{ContentMetadata, Format, ImageOptions, PlanFile};
+use super::{ContentMetadata, Format, LayerOptions, PlanFile};
 use crate::component::{ComponentId, Ownership};
 use crate::layers::{Assignment, component_sizes};
 use crate::plan::{self, Item, Plan};
@@ -37,7 +37,7 @@ impl Planned {
     pub fn new(
         system: &System,
         ownership: &Ownership,
-        options: &ImageOptions,
+        options: &LayerOptions,
         below: Option<&Below>,
     ) -> Result<Self> {
         let sharing = options.format.sharing();

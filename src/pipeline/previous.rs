@@ -212,15 +212,17 @@ impl Previous {
     /// What a manifest in a file tells, by its annotations; none, with a warning, when it does not.
     ///
     /// # Errors
-    /// When it is not a manifest.
-    pub fn of_manifest_file(file: &Utf8Path) -> Result<Option<Self>> {
+    /// When it is not a manifest, or tells nothing and is required to.
+    pub fn of_manifest_file(file: &Utf8Path, is_required: bool) -> Result<Option<Self>> {
         let manifest = std::fs::read(file)
             .map_err(anyhow::Error::from)
             .and_then(|bytes| Manifest::parse(&bytes))
             .with_context(|| format!("reading the manifest of the previous build, {file}"))?;
         let plan = of_annotations(&manifest);
         if plan.is_none() {
-            tracing::warn!("{file} has no plan: its layers name no components");
+            const WHY: &str = "has no plan: its layers name no components";
+            ensure!(!is_required, "{file} {WHY}");
+            tracing::warn!("{file} {WHY}");
         }
         Ok(plan.map(|plan| Self {
             plan,

@@ -76,7 +76,7 @@ pub fn write_image(
     stage: Stage,
     progress: &dyn Progress,
 ) -> Result<Written> {
-    let jobs = jobs(system, planned, below.as_ref(), &options);
+    let jobs = jobs(system, planned, below.as_ref(), &options.layers);
     let mut order: Vec<&Job<'_>> = jobs.iter().collect();
     order.sort_by_key(|job| Reverse(job.size));
     // It names the objects of all others.
@@ -89,22 +89,30 @@ pub fn write_image(
         written: WrittenContent::Bytes,
     };
     let date = system.timestamp();
-    let times = Times::new(&system.tree, &packages.ownership, options.times, date);
+    let times = Times::new(
+        &system.tree,
+        &packages.ownership,
+        options.layers.times,
+        date,
+    );
     let writer = LayerWriter {
         source,
         system,
         times,
-        format: options.format,
+        format: options.layers.format,
         compression: options.compression,
         stage: &stage,
-        previous: options.previous.as_ref(),
+        previous: options.layers.previous.as_ref(),
     };
     let total = jobs.iter().map(|job| job.size);
     progress.begin("writing layers", total.fold(0, u64::saturating_add));
     let write = |jobs: &[&Job<'_>]| {
-        parallel::map(options.threads, jobs, layers::read_buffer, |buffer, job| {
-            Ok((job.at, writer.make(job, buffer)?))
-        })
+        parallel::map(
+            options.layers.threads,
+            jobs,
+            layers::read_buffer,
+            |buffer, job| Ok((job.at, writer.make(job, buffer)?)),
+        )
     };
     let mut blobs = write(&order)?;
     blobs.extend(write(&commit)?);
@@ -125,7 +133,7 @@ pub fn write_image(
     let mut finished: Vec<Finished> = written.collect();
     let kept_components = below.as_ref().map(Below::components).unwrap_or_default();
     // The commit has to be first.
-    let first = match options.format {
+    let first = match options.layers.format {
         Format::Ostree(_) => 1,
         Format::Plain => 0,
     };
@@ -384,7 +392,7 @@ fn details(
 ) -> Result<ImageDetails> {
     let last = layers.last().map(|layer| layer.blob.diff_id.to_digest());
     let image_labels = labels::of_image(&options, system, &last.unwrap_or_default())?;
-    let platform = platform(&options, packages)?;
+    let platform = platform(options.platform(), packages)?;
     let mut config = options.base;
     warn_of_other_platform(&platform, config.os(), packages.architecture.as_ref());
     config.set_platform(&platform);
@@ -399,7 +407,7 @@ fn details(
         config.set_label(name, value.as_deref());
     }
     let mut annotations = options.annotations;
-    if options.format == Format::Plain {
+    if options.layers.format == Format::Plain {
         annotations.insert(PLAIN_COMMIT.into(), system.commit()?.checksum.to_string());
     }
     labels::annotate_version(&config, &mut annotations);
@@ -415,19 +423,15 @@ fn details(
     })
 }
 
-/// The platform that the image is for: the one that is given, else its base config's, else dpkg's.
-pub fn platform(options: &ImageOptions, packages: &Packages) -> Result<Platform> {
-    match (&options.platform, options.base.platform()) {
-        (Some(given), _) => Ok(given.clone()),
-        (None, Some(base)) => Ok(base),
-        (None, None) => match &packages.architecture {
-            Some(of_packages) => Ok(of_packages.clone()),
-            None => Platform::from_name(std::env::consts::ARCH).context(Advised::new(
-                Remedy::NamePlatform,
-                "the rootfs does not tell its architecture",
-            )),
-        },
+/// The platform that an image is for: the one that is `named`, else dpkg's.
+pub fn platform(named: Option<Platform>, packages: &Packages) -> Result<Platform> {
+    if let Some(platform) = named.or_else(|| packages.architecture.clone()) {
+        return Ok(platform);
     }
+    Platform::from_name(std::env::consts::ARCH).context(Advised::new(
+        Remedy::NamePlatform,
+        "the rootfs does not tell its architecture",
+    ))
 }
 
 /// Tells that the image says to be for another machine than its packages are.

@@ -67,6 +67,26 @@ fn build_image_passes_on_what_it_is_given() {
     }
 }
 
+/// The config of what the Containerfile makes, unless another is named.
+#[test]
+fn build_image_has_the_config_that_is_named() {
+    let fake = Fake::new(&["podman"]);
+    fake.write("File", "FROM nothing");
+    fake.write("other", r#"{"config": {"Env": ["OTHER=config"]}}"#);
+    let (file, other) = (fake.at("File"), fake.at("other"));
+    let (file, other) = (file.to_str().unwrap(), other.to_str().unwrap());
+    let layout = fake.layout();
+    let command = ["compose", "build-image", "-f", file, "-o", &layout, "-q"];
+    let environment = |more: &[&str]| {
+        succeeded(&fake.run(&[&command[..], more].concat()));
+        let layout = layout.trim_start_matches("oci:");
+        read_image(std::path::Path::new(layout)).config["config"]["Env"].to_string()
+    };
+    assert!(!environment(&[]).contains("OTHER"));
+    assert!(environment(&["--config", other]).contains("OTHER"));
+    fake.is_clean("a config that is named");
+}
+
 #[test]
 fn a_build_of_an_image_that_fails_leaves_nothing() {
     let fake = Fake::new(&["podman"]);

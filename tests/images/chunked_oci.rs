@@ -60,6 +60,11 @@ fn build_chunked_oci_does_what_its_documentation_promises() {
     assert!(share_a_layer());
     chunked(&[]);
     assert!(share_a_layer());
+    chunked(&["--previous", "none"]);
+    assert!(
+        !share_a_layer(),
+        "what is asked for goes before the default"
+    );
     fs::remove_dir_all(&layout).unwrap();
     chunked(&[]);
     rootfs.file("usr/bin/foo", vec![5; 5000]).settle();
@@ -88,4 +93,28 @@ fn build_chunked_oci_does_what_its_documentation_promises() {
     assert!(told.status.success(), "{said}");
     assert!(said.contains("no previous image is followed"), "{said}");
     assert!(said.contains("/no/such"), "{said}");
+    let two = ["--bootc", "--previous-build", &output, "--previous", "none"];
+    assert!(fail(2, &[&base[..], &two].concat()).contains("--previous"));
+}
+
+/// Layers of the image at the output stay with changes above them, as those of any earlier image.
+#[test]
+fn the_image_at_the_output_may_keep_its_layers() {
+    if !is_root() {
+        return;
+    }
+    let dir = scratch();
+    let rootfs = odd_rootfs(dir.path().join("rootfs"));
+    let output = format!("oci:{}", dir.path().join("out").display());
+    let chunked = |extra: &[&str]| {
+        let base = ["compose", "build-chunked-oci", "--bootc", "-q"];
+        let in_and_out = ["--rootfs", rootfs.str(), "--output", &output];
+        run_json(&[&base[..], &in_and_out, extra].concat())
+    };
+    chunked(&["--max-layers", "4"]);
+    rootfs.file("usr/bin/foo", vec![5; 500]).settle();
+    let built = chunked(&["--max-waste", "60%"]);
+    let layers = built["layers"].as_array().unwrap();
+    let dead = layers.iter().map(|layer| layer["dead_size"].as_u64());
+    assert!(dead.flatten().sum::<u64>() > 0, "{built}");
 }
