@@ -241,7 +241,7 @@ static_helper() {
         --no-default-features --features cli --target "$host"
 }
 
-# The published ostree-ext and composefs: target/interop/release/{ostree-ext-cli,composefs-digest}.
+# What others have published: target/interop/release/{ostree-ext-cli,composefs-digest,ocidir-check}.
 build_ostree_ext() {
     cargo build --release --locked --manifest-path "$top/tests/interop/Cargo.toml" --target-dir "$target/interop"
 }

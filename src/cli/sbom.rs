@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
-use serde_json::json;
 
 use super::args::usage;
 use crate::pipeline::{Bill, Built};
@@ -90,7 +89,10 @@ impl Sbom {
         let artifact = Artifact {
             media_type: self.format.media_type,
             content: text.as_bytes(),
-            annotations: json!({ CREATED: created }),
+            annotations: created
+                .map(|date| (CREATED.to_owned(), date.clone()))
+                .into_iter()
+                .collect(),
         };
         let attached = registry::attach(&artifact, &built.descriptor, name, access);
         let refused = |error: &anyhow::Error| {

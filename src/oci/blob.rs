@@ -9,6 +9,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::gzip::GzipEncoder;
+use super::spec::MediaType;
 use crate::checksum::Checksum;
 
 /// How layers are compressed (image-spec, layer.md).
@@ -24,17 +25,18 @@ pub enum Compression {
 
 impl Compression {
     /// The media type of a layer compressed so.
-    pub fn media_type(self) -> &'static str {
+    pub fn media_type(self) -> MediaType {
         match self {
-            Self::None => "application/vnd.oci.image.layer.v1.tar",
-            Self::Gzip(_) => "application/vnd.oci.image.layer.v1.tar+gzip",
-            Self::Zstd(_) => "application/vnd.oci.image.layer.v1.tar+zstd",
+            Self::None => MediaType::ImageLayer,
+            Self::Gzip(_) => MediaType::ImageLayerGzip,
+            Self::Zstd(_) => MediaType::ImageLayerZstd,
         }
     }
 
     /// The media type of a layer that stays as it is, for one of that type, OCI's or docker's; none
     /// for one that images may leave out, or that is compressed otherwise.
-    pub fn media_type_like(media_type: &str) -> Option<&'static str> {
+    pub fn media_type_like(media_type: &MediaType) -> Option<MediaType> {
+        let media_type = media_type.as_ref();
         if ["nondistributable", "foreign"]
             .iter()
             .any(|kind| media_type.contains(kind))

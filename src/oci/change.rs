@@ -11,11 +11,10 @@ use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
 
-use super::layout::{
-    INDEX, INDEX_TYPE, LAYOUT_FILE, MARKER, parent_directory, read_index, sync_dir,
-};
+use super::layout::{INDEX, LAYOUT_FILE, MARKER, parent_directory, read_index, sync_dir};
 use super::lock::{LayoutLock, removing};
 use super::reach::{UNKNOWN_AFTER, reachable, remove_unreachable};
+use super::spec::MediaType;
 use super::stage::{
     BLOBS, JOURNAL, Stage, UNNAMED, lock_abandoned, named_as_stages, rename, write_synced,
 };
@@ -59,7 +58,8 @@ impl<'a> Change<'a> {
         let blobs = self.layout.join(BLOBS);
         fs::create_dir_all(&blobs).with_context(|| format!("creating {blobs}"))?;
         if self.is_first {
-            let empty = json!({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": []});
+            let empty =
+                json!({"schemaVersion": 2, "mediaType": MediaType::ImageIndex, "manifests": []});
             self.replace_index(&empty)?;
         }
         Ok(())

@@ -5,6 +5,7 @@
 mod shape;
 
 use anyhow::{Context, Result, bail, ensure};
+use oci_spec::image::PlatformBuilder;
 use serde_json::{Map, Value, json};
 
 /// Fields of the container config that images have; `podman inspect` and `docker inspect` print
@@ -67,6 +68,19 @@ pub struct Platform {
 }
 
 impl Platform {
+    /// The same as image-spec's descriptors have it, for a system such as `linux`.
+    ///
+    /// # Errors
+    /// None that is known: oci-spec wants architecture and system, which are there.
+    pub fn to_spec(&self, os: &str) -> Result<oci_spec::image::Platform> {
+        let mut platform = PlatformBuilder::default()
+            .architecture(&*self.architecture)
+            .os(os)
+            .build()?;
+        platform.set_variant(self.variant.clone());
+        Ok(platform)
+    }
+
     /// The platform that a Debian or an OCI architecture name stands for
     /// (dpkg-architecture(1); Go's list of GOARCH values).
     ///

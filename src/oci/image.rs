@@ -1,20 +1,16 @@
 //! From layers to an image: config, manifest and the descriptor that names it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
-use serde_json::{Value, json};
+use oci_spec::image::{ANNOTATION_CREATED, HistoryBuilder, ImageManifestBuilder, SCHEMA_VERSION};
+use serde_json::Value;
 
 use super::blob::Blob;
 use super::config::BaseConfig;
+use super::spec::{self, MediaType};
 use super::stage::Stage;
 use crate::checksum::Checksum;
-
-/// The media type of an image manifest.
-pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-/// The media type of an image config.
-pub(super) const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
-const CREATED: &str = "org.opencontainers.image.created";
 
 /// One finished layer.
 #[derive(Debug, Clone)]
@@ -22,7 +18,7 @@ pub struct Layer {
     /// Its bytes.
     pub blob: Blob,
     /// What kind of bytes they are (image-spec, layer.md).
-    pub media_type: &'static str,
+    pub media_type: MediaType,
     /// Annotations of its descriptor.
     pub annotations: BTreeMap<String, String>,
     /// What the image's history says of it.
@@ -61,58 +57,49 @@ impl Image {
     /// # Errors
     /// When they cannot be written.
     pub fn write(stage: &Stage, layers: &[Layer], details: ImageDetails) -> Result<Self> {
-        let history = layers
-            .iter()
-            .map(|layer| {
-                json!({"created": details.created, "created_by": details.created_by, "comment": layer.comment})
-            })
-            .collect();
+        let history = layers.iter().map(|layer| {
+            let entry = HistoryBuilder::default()
+                .created(&*details.created)
+                .created_by(&*details.created_by)
+                .comment(&*layer.comment);
+            spec::to_json(&entry.build()?)
+        });
+        let history = history.collect::<Result<_>>()?;
         let diff_ids: Vec<String> = layers.iter().map(|l| l.blob.diff_id.to_digest()).collect();
         let (platform, os) = (details.config.platform(), details.config.os().to_owned());
         let config = details.config.finish(&details.created, &diff_ids, history);
         let config = config.to_string();
         let config_checksum = stage.add_bytes(config.as_bytes())?;
 
-        let layer_descriptors: Vec<Value> = layers
-            .iter()
-            .map(|layer| {
-                let mut descriptor = json!({
-                    "mediaType": layer.media_type,
-                    "digest": layer.blob.digest.to_digest(),
-                    "size": layer.blob.size,
-                });
-                if !layer.annotations.is_empty() {
-                    descriptor["annotations"] = json!(layer.annotations);
-                }
-                descriptor
-            })
-            .collect();
-        let mut annotations = details.annotations;
-        annotations.entry(CREATED.into()).or_insert(details.created);
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": MANIFEST_TYPE,
-            "config": {
-                "mediaType": CONFIG_TYPE,
-                "digest": config_checksum.to_digest(),
-                "size": config.len(),
-            },
-            "layers": layer_descriptors,
-            "annotations": annotations,
-        })
-        .to_string();
-        let manifest_checksum = stage.add_bytes(manifest.as_bytes())?;
-        let mut descriptor = json!({
-            "mediaType": MANIFEST_TYPE,
-            "digest": manifest_checksum.to_digest(),
-            "size": manifest.len(),
-        });
-        if let Some(platform) = platform {
-            descriptor["platform"] = json!({"architecture": platform.architecture, "os": os});
-            if let Some(variant) = platform.variant {
-                descriptor["platform"]["variant"] = variant.into();
+        let described = layers.iter().map(|layer| {
+            let Blob { digest, size, .. } = layer.blob;
+            let mut descriptor = spec::descriptor(layer.media_type.clone(), digest, size)?;
+            if !layer.annotations.is_empty() {
+                descriptor.set_annotations(Some(layer.annotations.clone().into_iter().collect()));
             }
+            Ok(descriptor)
+        });
+        let mut annotations = details.annotations;
+        annotations
+            .entry(ANNOTATION_CREATED.into())
+            .or_insert(details.created);
+        let config_size = config.len() as u64;
+        let config = spec::descriptor(MediaType::ImageConfig, config_checksum, config_size)?;
+        let manifest = ImageManifestBuilder::default()
+            .schema_version(SCHEMA_VERSION)
+            .media_type(MediaType::ImageManifest)
+            .config(config)
+            .layers(described.collect::<Result<Vec<_>>>()?)
+            .annotations(annotations.into_iter().collect::<HashMap<_, _>>())
+            .build()?;
+        let manifest = spec::to_json(&manifest)?.to_string();
+        let manifest_checksum = stage.add_bytes(manifest.as_bytes())?;
+        let size = manifest.len() as u64;
+        let mut descriptor = spec::descriptor(MediaType::ImageManifest, manifest_checksum, size)?;
+        if let Some(platform) = platform {
+            descriptor.set_platform(Some(platform.to_spec(&os)?));
         }
+        let descriptor = spec::to_json(&descriptor)?;
         let mut blobs = vec![manifest_checksum, config_checksum];
         blobs.extend(layers.iter().map(|l| l.blob.digest));
         Ok(Self {

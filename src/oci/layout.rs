@@ -9,10 +9,10 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
 
 use super::change::Change;
-use super::image::CONFIG_TYPE;
 use super::lock::{LayoutLock, WAIT};
 use super::reach::manifest_of;
 use super::read::{Blobs, Layout, is_index as is_index_type};
+use super::spec::{self, MediaType};
 use super::stage::{ABANDONED_AFTER, BLOBS, Stage, is_stage_name, remove_abandoned, write_synced};
 use crate::undo::Left;
 
@@ -24,10 +24,6 @@ pub(super) const INDEX: &str = "index.json";
 pub(super) const LAYOUT_FILE: &str = "oci-layout";
 /// Its content (image-spec, image-layout.md, "oci-layout file").
 pub(super) const MARKER: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
-/// The media type of docker's image config.
-const DOCKER_CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
-/// The media type of an image index.
-pub const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Where a layout is to be: checked before any work is done.
 ///
@@ -303,7 +299,7 @@ fn is_replaced_without_a_tag(layout: &Utf8Path, old: &Value, new: &Value) -> boo
         return true;
     };
     let config = manifest["config"]["mediaType"].as_str();
-    let is_image = config.is_none_or(|kind| kind == CONFIG_TYPE || kind == DOCKER_CONFIG_TYPE);
+    let is_image = config.is_none_or(|kind| spec::is_either(kind, &MediaType::ImageConfig));
     manifest["subject"].is_null()
         && manifest["artifactType"].is_null()
         && (is_index(old) || is_image)
@@ -316,7 +312,7 @@ pub(super) fn new_index(mut descriptor: Value, tag: Option<&str>) -> Value {
     }
     json!({
         "schemaVersion": 2,
-        "mediaType": INDEX_TYPE,
+        "mediaType": MediaType::ImageIndex,
         "manifests": [descriptor],
     })
 }

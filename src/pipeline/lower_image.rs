@@ -11,7 +11,7 @@ use super::labels::encapsulated_layers;
 use super::layer_plan::{PlannedLayer, Role};
 use super::previous::told_layers;
 use crate::oci::read::{Descriptor, LayerReader};
-use crate::oci::{Blob, Compression, Layer, Platform, Stage};
+use crate::oci::{Blob, Compression, Layer, MediaType, Platform, Stage};
 use crate::registry::{Access, Destination, Image, Reference};
 use crate::remedy::{Advised, Remedy};
 
@@ -207,13 +207,13 @@ impl LowerImage {
     }
 }
 
-fn media_type(descriptor: &Descriptor) -> Result<&'static str> {
+fn media_type(descriptor: &Descriptor) -> Result<MediaType> {
     let media_type = &descriptor.media_type;
     Compression::media_type_like(media_type).with_context(|| {
         format!(
             "its layer {} has the media type '{}', which cannot stay",
             descriptor.digest.to_digest(),
-            media_type.escape_debug()
+            media_type.as_ref().escape_debug()
         )
     })
 }

@@ -24,7 +24,8 @@ use crate::component::TreeFiles;
 use crate::composefs::{self, ImageId};
 use crate::dpkg::Files;
 use crate::oci::{
-    BaseConfig, Compression, Image, ImageDetails, Layer, Member, MemberKind, Stage, TarWriter,
+    BaseConfig, Compression, Image, ImageDetails, Layer, MediaType, Member, MemberKind, Stage,
+    TarWriter,
 };
 use crate::progress::Progress;
 use crate::registry::{self, Access, Destination, Image as Opened, Reference};
@@ -384,8 +385,8 @@ fn compression(image: &LowerImage) -> Result<Compression> {
     let like = image.image.layers().last();
     let like = like.and_then(|(layer, _)| Compression::media_type_like(&layer.media_type));
     let name = match like {
-        Some(kind) if kind.ends_with("gzip") => "gzip",
-        Some(kind) if kind.ends_with("zstd") => "zstd",
+        Some(MediaType::ImageLayerGzip) => "gzip",
+        Some(MediaType::ImageLayerZstd) => "zstd",
         _ => "none",
     };
     Compression::from_name(name, None)

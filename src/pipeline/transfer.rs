@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::output::Output;
 use crate::checksum::Checksum;
 use crate::oci::read::{self, Descriptor};
-use crate::oci::{BaseConfig, Compression, INDEX_TYPE, Platform, Stage};
+use crate::oci::{BaseConfig, Compression, MediaType, Platform, Stage, spec};
 use crate::parallel;
 use crate::progress::{Part, Progress};
 use crate::registry::{self, Access, Destination, Document, Reference, Stored, StoredImage};
@@ -153,7 +153,8 @@ pub fn index(options: &IndexOptions, progress: &dyn Progress) -> Result<Transfer
         manifests.push(descriptor);
     }
     progress.end();
-    let mut index = json!({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests});
+    let mut index =
+        json!({"schemaVersion": 2, "mediaType": MediaType::ImageIndex, "manifests": manifests});
     if !options.annotations.is_empty() {
         index["annotations"] = json!(options.annotations);
     }
@@ -183,11 +184,8 @@ fn platform_of(stored: &Stored, image: &StoredImage) -> Result<Value> {
         (None, None, _) => None,
     };
     let os = config["os"].as_str().filter(|os| !os.is_empty());
-    let mut platform = json!({"architecture": known.architecture, "os": os.unwrap_or("linux")});
-    if let Some(variant) = variant {
-        platform["variant"] = variant.into();
-    }
-    Ok(platform)
+    let platform = Platform { variant, ..known };
+    spec::to_json(&platform.to_spec(os.unwrap_or("linux"))?)
 }
 
 fn name_of(platform: &Value) -> String {
@@ -315,7 +313,7 @@ impl<'a> Gathered<'a> {
     /// The image with each layer compressed; those that were not are in the stage then.
     fn compressed(&self, stored: &Stored, image: &StoredImage) -> Result<StoredImage> {
         let plain: Vec<usize> = (0..image.layers.len())
-            .filter(|at| image.layers[*at].media_type.ends_with(".tar"))
+            .filter(|at| image.layers[*at].media_type.as_ref().ends_with(".tar"))
             .collect();
         if plain.is_empty() {
             return Ok(image.clone());
@@ -339,7 +337,7 @@ impl<'a> Gathered<'a> {
         let mut manifest: Value = serde_json::from_slice(&image.manifest.bytes)?;
         for (at, blob) in plain.iter().zip(&made) {
             let layer = &mut manifest["layers"][*at];
-            let media_type = &image.layers[*at].media_type;
+            let media_type = image.layers[*at].media_type.as_ref();
             layer["mediaType"] = match media_type.starts_with("application/vnd.docker.") {
                 true => format!("{media_type}.gzip").into(),
                 false => format!("{media_type}+gzip").into(),
@@ -399,10 +397,7 @@ impl<'a> Gathered<'a> {
             .and_then(Result::ok)
             .and_then(|bytes| BaseConfig::parse(&bytes).ok());
         if let Some(platform) = config.and_then(|config| config.platform()) {
-            descriptor["platform"] = json!({"architecture": platform.architecture, "os": "linux"});
-            if let Some(variant) = platform.variant {
-                descriptor["platform"]["variant"] = variant.into();
-            }
+            descriptor["platform"] = spec::to_json(&platform.to_spec("linux")?)?;
         }
         Ok(descriptor)
     }

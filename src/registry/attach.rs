@@ -6,7 +6,10 @@
 //! whether one has, so that the tag is always written: there it is one tag more, and readers ask
 //! the API first. No signature is made of an artifact.
 
+use std::collections::HashMap;
+
 use anyhow::{Context, Result, ensure};
+use oci_spec::image::{ImageManifestBuilder, SCHEMA_VERSION};
 use serde_json::{Value, json};
 
 use super::failure::{Failure, FailureKind};
@@ -16,12 +19,11 @@ use super::skopeo::{Side, options, retrying};
 use super::{Access, RegistryName};
 use crate::checksum::Checksum;
 use crate::oci::read::Descriptor;
-use crate::oci::{INDEX_TYPE, MANIFEST_TYPE, Stage};
+use crate::oci::{MediaType, Stage, spec};
 use crate::process::Call;
 
 /// The config of a manifest that is no image's (image-spec, manifest.md, "Guidance for an Empty
 /// Descriptor").
-const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 const EMPTY: &[u8] = b"{}";
 /// `EMPTY` in base64.
 const EMPTY_DATA: &str = "e30=";
@@ -39,7 +41,7 @@ pub struct Artifact<'a> {
     /// Its bytes.
     pub content: &'a [u8],
     /// Annotations of its manifest.
-    pub annotations: Value,
+    pub annotations: HashMap<String, String>,
 }
 
 /// Attaches `artifact` to the image that `subject` (a descriptor) names in the repository of
@@ -60,7 +62,7 @@ pub fn attach(
         let mut descriptor = manifest(&stage, artifact, &subject)?;
         let digest = Descriptor::parse(&descriptor)?.digest;
         send(&stage, &descriptor, &name.at(digest), access, &[])?;
-        descriptor["annotations"] = artifact.annotations.clone();
+        descriptor["annotations"] = json!(artifact.annotations);
         descriptor["artifactType"] = artifact.media_type.into();
         list(&stage, descriptor, &name.referrers(subject.digest), access)?;
         Ok(digest)
@@ -73,35 +75,27 @@ pub fn attach(
 
 /// Writes the manifest of an artifact and its blobs to a stage; gives its descriptor.
 fn manifest(stage: &Stage, artifact: &Artifact<'_>, subject: &Descriptor) -> Result<Value> {
-    let (config, content) = (stage.add_bytes(EMPTY)?, stage.add_bytes(artifact.content)?);
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "artifactType": artifact.media_type,
-        "config": {
-            "mediaType": EMPTY_TYPE,
-            "digest": config.to_digest(),
-            "size": EMPTY.len(),
-            "data": EMPTY_DATA,
-        },
-        "layers": [{
-            "mediaType": artifact.media_type,
-            "digest": content.to_digest(),
-            "size": artifact.content.len(),
-        }],
-        "subject": {
-            "mediaType": subject.media_type,
-            "digest": subject.digest.to_digest(),
-            "size": subject.size,
-        },
-        "annotations": artifact.annotations,
-    })
-    .to_string();
-    Ok(json!({
-        "mediaType": MANIFEST_TYPE,
-        "digest": stage.add_bytes(manifest.as_bytes())?.to_digest(),
-        "size": manifest.len(),
-    }))
+    let size = EMPTY.len() as u64;
+    let mut config = spec::descriptor(MediaType::EmptyJSON, stage.add_bytes(EMPTY)?, size)?;
+    config.set_data(Some(EMPTY_DATA.to_owned()));
+    let kind = MediaType::from(artifact.media_type);
+    let (content, size) = (stage.add_bytes(artifact.content)?, artifact.content.len());
+    let manifest = ImageManifestBuilder::default()
+        .schema_version(SCHEMA_VERSION)
+        .media_type(MediaType::ImageManifest)
+        .artifact_type(kind.clone())
+        .config(config)
+        .layers(vec![spec::descriptor(kind, content, size as u64)?])
+        .subject(spec::descriptor(
+            subject.media_type.clone(),
+            subject.digest,
+            subject.size,
+        )?)
+        .annotations(artifact.annotations.clone())
+        .build()?;
+    let manifest = spec::to_json(&manifest)?.to_string();
+    let digest = stage.add_bytes(manifest.as_bytes())?;
+    spec::describe(MediaType::ImageManifest, digest, manifest.as_bytes())
 }
 
 /// Adds a manifest to the list at `tag`. Two may do so at once: what was written is read again.
@@ -134,7 +128,9 @@ fn listed(tag: &RegistryName, access: &Access) -> Result<Value> {
     let raw = match raw_manifest(tag, access) {
         Ok(raw) => raw,
         Err(error) if is_missing(&error) => {
-            return Ok(json!({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": []}));
+            return Ok(
+                json!({"schemaVersion": 2, "mediaType": MediaType::ImageIndex, "manifests": []}),
+            );
         }
         Err(error) => return Err(error),
     };
@@ -166,11 +162,8 @@ fn is_of_unknown_field(error: &anyhow::Error) -> bool {
 
 fn send_index(stage: &Stage, index: Value, tag: &RegistryName, access: &Access) -> Result<()> {
     let index = index.to_string();
-    let descriptor = json!({
-        "mediaType": INDEX_TYPE,
-        "digest": stage.add_bytes(index.as_bytes())?.to_digest(),
-        "size": index.len(),
-    });
+    let digest = stage.add_bytes(index.as_bytes())?;
+    let descriptor = spec::describe(MediaType::ImageIndex, digest, index.as_bytes())?;
     // What it names is there.
     send(
         stage,

@@ -162,7 +162,11 @@ impl Found {
         if access.takes_any_alone && read::is_alone(&blobs.index_json()?, tag)? {
             architecture = None;
         }
-        let manifest = read::read_manifest(blobs.as_ref(), tag, architecture)?;
+        let manifest = read::read_manifest(blobs.as_ref(), tag, architecture);
+        let manifest = manifest.map_err(|error| match error.is::<read::NoImageForPlatform>() {
+            true => Failure::new(FailureKind::OtherArchitecture, format!("{error:#}")).into(),
+            false => error,
+        })?;
         let config = read::read_small_blob(blobs.as_ref(), &manifest.config, JSON_LIMIT)?;
         Ok(Self {
             manifest,

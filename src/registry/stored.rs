@@ -11,7 +11,7 @@ use super::open::{Found, as_index, open_here, raw_manifest};
 use super::proxy::Proxy;
 use super::{Access, Reference, RegistryName};
 use crate::checksum::Checksum;
-use crate::oci::MANIFEST_TYPE;
+use crate::oci::MediaType;
 use crate::oci::read::{self, Blobs, Descriptor, JSON_LIMIT};
 
 /// An image, or an index with its images, and where their blobs are.
@@ -150,7 +150,9 @@ impl Document {
             Some(descriptor) => descriptor.raw.clone(),
             None => {
                 let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-                let media_type = value["mediaType"].as_str().unwrap_or(MANIFEST_TYPE);
+                let media_type = value["mediaType"]
+                    .as_str()
+                    .unwrap_or(MediaType::ImageManifest.as_ref());
                 json!({"mediaType": media_type})
             }
         };

@@ -371,3 +371,25 @@ fn another_image_is_no_error_and_a_damaged_plan_is_one() {
     );
     assert!(said.contains("/no/such"), "{said}");
 }
+
+/// It cannot be followed, whether its layout or its config says what it is for.
+#[test]
+fn an_image_for_another_architecture_is_no_error_either() {
+    let dir = scratch();
+    let rootfs = system(dir.path(), None, 3);
+    build(&rootfs, &dir.path().join("old"), &[]);
+    let old = format!("oci:{}", dir.path().join("old").display());
+    let new = format!("oci:{}", dir.path().join("new").display());
+    let arguments = ["build", "--rootfs", rootfs.str(), "-o", &new];
+    let arguments = [&arguments[..], &["--arch", "arm64", "--previous", &old]].concat();
+    let done = helper().args(&arguments).output().unwrap();
+    let said = stderr(&done);
+    assert!(done.status.success(), "{said}");
+    assert!(said.contains("no previous image is followed"), "{said}");
+    assert!(said.contains("there are: linux/amd64"), "{said}");
+    let said = fail(1, &[&arguments[..], &["--previous-required"]].concat());
+    assert!(
+        said.contains("is required") && said.contains("--arch"),
+        "{said}"
+    );
+}

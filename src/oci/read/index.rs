@@ -1,6 +1,7 @@
 //! Which image of an index is meant (image-spec, image-index.md).
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -54,6 +55,18 @@ pub fn is_alone(index: &Value, tag: Option<&str>) -> Result<bool> {
     Ok(matches!(candidates(&images, tag).as_slice(), [one] if !is_index(media_type(one))))
 }
 
+/// There is no image for the platform that is wanted. The message names those that there are.
+#[derive(Debug)]
+pub struct NoImageForPlatform(String);
+
+impl fmt::Display for NoImageForPlatform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NoImageForPlatform {}
+
 /// The images called `tag`; without a tag those without a name, or all where each has one.
 fn candidates<'a>(images: &[&'a Value], tag: Option<&str>) -> Vec<&'a Value> {
     let is_called = |image: &&Value| name(image) == tag;
@@ -68,7 +81,7 @@ fn candidates<'a>(images: &[&'a Value], tag: Option<&str>) -> Vec<&'a Value> {
 /// name, or for the running machine. It may be an index in turn.
 ///
 /// # Errors
-/// When there is none; the platforms there are follow.
+/// With [`NoImageForPlatform`], when there is none.
 pub fn choose_platform(index: &Value, architecture: Option<&str>) -> Result<Descriptor> {
     choose(&images(index)?, architecture)
 }
@@ -91,12 +104,13 @@ fn choose(images: &[&Value], architecture: Option<&str>) -> Result<Descriptor> {
         .or_else(|| fitting.first().filter(|_| wanted.variant.is_none()));
     match chosen {
         Some(image) => Descriptor::parse(image),
-        None => bail!(
+        None => Err(NoImageForPlatform(format!(
             "there is no image for linux/{}{} in it; {}",
             wanted.architecture,
             wanted.variant.map(|v| format!("/{v}")).unwrap_or_default(),
             platforms(images)
-        ),
+        ))
+        .into()),
     }
 }
 
@@ -162,13 +176,12 @@ mod tests {
 
     use super::*;
     use crate::checksum::Checksum;
-    use crate::oci::image::MANIFEST_TYPE;
-    use crate::oci::layout::INDEX_TYPE;
+    use crate::oci::spec::MediaType;
 
     /// A descriptor whose digest is that of `id`, with a tag and a platform unless they are empty.
     fn image(id: &str, tag: &str, platform: &str) -> Value {
         let digest = Checksum::of(id.as_bytes()).to_digest();
-        let mut image = json!({"mediaType": MANIFEST_TYPE, "digest": digest, "size": 1});
+        let mut image = json!({"mediaType": MediaType::ImageManifest, "digest": digest, "size": 1});
         if !tag.is_empty() {
             image["annotations"] = json!({REF_NAME: tag});
         }
@@ -308,7 +321,7 @@ mod tests {
             Checksum::of(b"here")
         );
         let mut nested = image("nested", "t", "");
-        nested["mediaType"] = INDEX_TYPE.into();
+        nested["mediaType"] = MediaType::ImageIndex.as_ref().into();
         let index = json!({"manifests": [nested]});
         assert!(
             find_manifest(&index, Some("t"), Some("arm64"))

@@ -81,7 +81,7 @@ impl<'a> LayerReader<'a> {
         diff_id: Checksum,
     ) -> Result<Self> {
         let name = descriptor.digest.to_digest();
-        if descriptor.media_type.ends_with("+encrypted") {
+        if descriptor.media_type.as_ref().ends_with("+encrypted") {
             bail!(
                 "the layer {name} is encrypted; decrypt the image first with 'skopeo copy --decryption-key'"
             );

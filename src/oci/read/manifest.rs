@@ -4,16 +4,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
+use oci_spec::image::{self, ImageManifest};
 use serde_json::{Map, Value};
 
 use super::json;
 use crate::checksum::Checksum;
-use crate::oci::image::{CONFIG_TYPE, MANIFEST_TYPE};
-use crate::oci::layout::INDEX_TYPE;
+use crate::oci::spec::{self, MediaType};
 
-const DOCKER_MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_INDEX_TYPE: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-const DOCKER_CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
 /// How the media types of docker's schema 1 begin.
 const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+";
 /// How the media types of layers begin.
@@ -26,7 +23,7 @@ const LAYER_TYPES: [&str; 2] = [
 #[derive(Debug, Clone, PartialEq)]
 pub struct Descriptor {
     /// What kind of blob it is.
-    pub media_type: String,
+    pub media_type: MediaType,
     /// The checksum of its bytes.
     pub digest: Checksum,
     /// Its bytes.
@@ -43,37 +40,34 @@ impl Descriptor {
     /// # Errors
     /// When a field that it must have is missing or bad, or its digest is not of SHA-256.
     pub fn parse(raw: &Value) -> Result<Self> {
-        let Value::Object(fields) = raw else {
-            bail!("a descriptor is not a JSON object");
-        };
-        let parse = || -> Result<Self> {
-            Ok(Self {
-                media_type: json::text(fields, "mediaType")?.to_owned(),
-                digest: Checksum::from_digest(json::text(fields, "digest")?)?,
-                size: match fields.get("size").map(Value::as_u64) {
-                    Some(Some(size)) => size,
-                    Some(None) => bail!("its 'size' is not a number of bytes"),
-                    None => bail!("it has no 'size'"),
-                },
-                annotations: json::strings(fields, "annotations")?,
-                raw: raw.clone(),
-            })
-        };
-        parse().with_context(|| match fields.get("digest") {
-            Some(Value::String(digest)) => format!("the descriptor of {}", digest.escape_debug()),
+        ensure!(raw.is_object(), "a descriptor is not a JSON object");
+        let parse = || Self::from_spec(&spec::from_json(raw)?, raw);
+        parse().with_context(|| match &raw["digest"] {
+            Value::String(digest) => format!("the descriptor of {}", digest.escape_debug()),
             _ => "a descriptor".to_owned(),
+        })
+    }
+
+    fn from_spec(spec: &image::Descriptor, raw: &Value) -> Result<Self> {
+        Ok(Self {
+            media_type: spec.media_type().clone(),
+            digest: Checksum::from_digest(spec.digest().as_ref())?,
+            size: spec.size(),
+            annotations: spec::sorted(spec.annotations().as_ref()),
+            raw: raw.clone(),
         })
     }
 
     /// Whether it names an index (or a manifest list, as docker calls it).
     pub fn is_index(&self) -> bool {
-        is_index(&self.media_type)
+        is_index(self.media_type.as_ref())
     }
 
     /// Whether it names a layer that images are allowed not to carry.
     pub fn is_foreign(&self) -> bool {
         let kinds = [".nondistributable.", ".foreign."];
-        is_layer(&self.media_type) && kinds.iter().any(|kind| self.media_type.contains(kind))
+        let media_type = self.media_type.as_ref();
+        is_layer(media_type) && kinds.iter().any(|kind| media_type.contains(kind))
     }
 }
 
@@ -102,13 +96,16 @@ impl Manifest {
         let fields = json::object(bytes).context("the manifest cannot be read")?;
         check_kind(&fields)?;
         let parse = || -> Result<Self> {
-            let config = fields.get("config").context("it has no 'config'")?;
-            let layers = json::list(&fields, "layers")?.iter();
+            let fields = Value::Object(fields);
+            let spec: ImageManifest = spec::from_json(&fields)?;
+            let raw = fields["layers"].as_array().into_iter().flatten();
+            let layers = spec.layers().iter().zip(raw);
+            let layers = layers.map(|(layer, raw)| Descriptor::from_spec(layer, raw));
             Ok(Self {
                 digest: Checksum::of(bytes),
-                config: Descriptor::parse(config)?,
-                layers: layers.map(Descriptor::parse).collect::<Result<_>>()?,
-                annotations: json::strings(&fields, "annotations")?,
+                config: Descriptor::from_spec(spec.config(), &fields["config"])?,
+                layers: layers.collect::<Result<_>>()?,
+                annotations: spec::sorted(spec.annotations().as_ref()),
                 raw: bytes.to_vec(),
             })
         };
@@ -119,21 +116,21 @@ impl Manifest {
 
     /// Artifacts (signatures, charts, attestations) are manifests too: they have other types.
     fn check_types(&self) -> Result<()> {
-        let config = &self.config.media_type;
+        let config = self.config.media_type.as_ref();
         ensure!(
-            [CONFIG_TYPE, DOCKER_CONFIG_TYPE].contains(&config.as_str()),
+            spec::is_either(config, &MediaType::ImageConfig),
             "the manifest is not of an image but of an artifact: its config has the media type '{}'",
             config.escape_debug()
         );
         let other = self
             .layers
             .iter()
-            .find(|layer| !is_layer(&layer.media_type));
+            .find(|layer| !is_layer(layer.media_type.as_ref()));
         if let Some(other) = other {
             bail!(
                 "the manifest is not of an image but of an artifact: {} has the media type '{}', which is not that of a layer",
                 other.digest.to_digest(),
-                other.media_type.escape_debug()
+                other.media_type.as_ref().escape_debug()
             );
         }
         Ok(())
@@ -142,12 +139,12 @@ impl Manifest {
 
 /// Whether a media type is that of a manifest or an index: of what can name an image.
 pub(super) fn names_image(media_type: &str) -> bool {
-    is_index(media_type) || [MANIFEST_TYPE, DOCKER_MANIFEST_TYPE].contains(&media_type)
+    is_index(media_type) || spec::is_either(media_type, &MediaType::ImageManifest)
 }
 
 /// Whether a media type is that of an index.
 pub(in crate::oci) fn is_index(media_type: &str) -> bool {
-    [INDEX_TYPE, DOCKER_INDEX_TYPE].contains(&media_type)
+    spec::is_either(media_type, &MediaType::ImageIndex)
 }
 
 fn is_layer(media_type: &str) -> bool {
@@ -198,6 +195,13 @@ mod tests {
 
     use super::*;
 
+    const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+    const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+    const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+    const DOCKER_MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    const DOCKER_INDEX_TYPE: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    const DOCKER_CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
+
     fn digest(of: &str) -> String {
         Checksum::of(of.as_bytes()).to_digest()
     }
@@ -236,7 +240,7 @@ mod tests {
             let [found] = read.layers.as_slice() else {
                 unreachable!("{read:?}");
             };
-            assert_eq!(found.media_type, layer);
+            assert_eq!(found.media_type.as_ref(), layer);
             assert_eq!((found.digest, found.size), (Checksum::of(b"l"), 2));
             assert_eq!(found.annotations["ostree.components"], "a,b");
             assert_eq!(found.raw, given["layers"][0]);
@@ -283,22 +287,26 @@ mod tests {
             (with("/mediaType", 7.into()), "'mediaType' is not a string"),
             (json!({}), "'schemaVersion' is not 2"),
             (ambiguous, "ambiguous"),
-            (without("layers"), "it has no 'layers'"),
-            (without("config"), "it has no 'config'"),
-            (with("/layers", json!({})), "'layers' is not a list"),
-            (with("/layers/0/digest", "sha512:00".into()), "sha512:00"),
+            (without("layers"), "missing field `layers`"),
+            (without("config"), "missing field `config`"),
+            (with("/layers", json!({})), "its 'layers': invalid type: map"),
+            (
+                with("/layers/0/digest", "sha512:00".into()),
+                "its 'layers[0].digest'",
+            ),
             (
                 with("/layers/0/digest", "sha256:00".into()),
-                "64 lower-case",
+                "its 'layers[0].digest'",
             ),
             (
-                with("/layers/0/size", (-1).into()),
-                "'size' is not a number",
+                with("/layers/0/digest", "other:00".into()),
+                "'other:00' is not of SHA-256",
             ),
-            (with("/layers/0/size", "1".into()), "'size' is not a number"),
+            (with("/layers/0/size", (-1).into()), "its 'layers[0].size'"),
+            (with("/layers/0/size", "1".into()), "its 'layers[0].size'"),
             (
                 with("/layers/0/annotations/ostree.components", 1.into()),
-                "is not a string",
+                "its 'layers[0].annotations.ostree.components'",
             ),
             (
                 with(

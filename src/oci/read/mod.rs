@@ -23,7 +23,7 @@ mod tests;
 
 pub use archive::Archive;
 pub use config::{ImageConfig, layers_with_diff_ids};
-pub use index::{choose_platform, find_manifest, is_alone};
+pub use index::{NoImageForPlatform, choose_platform, find_manifest, is_alone};
 pub use layer::LayerReader;
 pub use layout::Layout;
 pub(super) use manifest::is_index;
