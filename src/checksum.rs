@@ -76,7 +76,7 @@ impl Checksum {
     }
 
     /// As an OCI digest: `sha256:` and the hexadecimal digits (image-spec, descriptor.md).
-    pub fn to_digest(&self) -> String {
+    pub fn to_digest(self) -> String {
         format!("sha256:{self}")
     }
 }

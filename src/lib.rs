@@ -1,16 +1,18 @@
 //! Turns a Debian root filesystem into an OSTree commit and a chunked OCI image whose layers
 //! follow packages.
 //!
-//! The way of the data, one module a step: [`tree`] (the filesystem as a value) and [`dpkg`] (what
-//! is installed) meet in [`component`] (who owns each path); [`plan`] puts components into layers;
-//! [`ostree`] names the commit; [`layers`] writes layers in either format through [`oci`] (bytes on
-//! disk); [`registry`] says where they go. [`pipeline`] joins the steps; [`cli`] and [`report`] are
-//! its face. [`finalize`] makes a system what bootc and OSTree expect; [`composefs`] and [`uki`]
-//! seal an image.
+//! A root filesystem is scanned ([`tree`]), dpkg's database says what is installed ([`dpkg`]), both
+//! say to which component each path belongs ([`component`]), and [`plan`] puts components into
+//! layers. With the feature `image`, [`image`] does all of that and writes the image, reads one,
+//! compares two, and makes commits of them; [`finalize`] makes a system what bootc and OSTree
+//! expect.
 //!
-//! Without default features the crate has [`tree`], [`dpkg`], [`component`] and [`plan`]: enough to
-//! scan a root filesystem and plan its layers, and fewer than 40 crates. The feature `image` adds
-//! commits and images, `cli` the program, `libostree` repositories.
+//! | feature | adds |
+//! |---|---|
+//! | none | scan a root filesystem and plan its layers, with fewer than 40 crates |
+//! | `image` | images and commits, registries (through skopeo) |
+//! | `libostree` | repositories: commits stored, images of commits, imports |
+//! | `cli` | the program |
 //!
 //! ```
 //! use apt_ostree_helper::plan::{Item, plan};
@@ -25,40 +27,79 @@
 //! let plan = plan(&items, std::num::NonZeroUsize::MIN.saturating_add(9), None);
 //! assert_eq!(plan.layers.len(), 2, "what changes often is kept apart from what does not");
 //! ```
+//!
+//! Errors are [`anyhow::Error`]s that say what was being done and why it failed. What a caller may
+//! have to tell apart is a type among their causes: [`image::Failure`] of images and registries,
+//! [`tree::Unrepresentable`] of files that no image can hold, [`progress::Cancelled`].
+//!
+//! Files that are being written are removed when an error or a panic unwinds. A signal is the
+//! caller's: the library installs no handlers.
+
+// What only the program needs is not used without it. A build with all features tells of code that
+// nobody uses.
+#![cfg_attr(
+    not(all(feature = "cli", feature = "libostree")),
+    allow(dead_code, unused_imports)
+)]
 
 #[cfg(feature = "image")]
-pub mod checksum;
+mod checksum;
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 pub mod component;
 #[cfg(feature = "image")]
-pub mod composefs;
+mod composefs;
 pub mod dpkg;
 #[cfg(feature = "image")]
 pub mod finalize;
 #[cfg(feature = "image")]
-pub mod layers;
-pub mod limits;
+mod layers;
+mod limits;
 #[cfg(feature = "image")]
-pub mod oci;
+mod oci;
 #[cfg(feature = "image")]
-pub mod ostree;
-pub mod parallel;
+mod ostree;
+mod parallel;
 #[cfg(feature = "image")]
-pub mod pipeline;
+mod pipeline;
 pub mod plan;
 #[cfg(feature = "image")]
-pub mod process;
+mod process;
 pub mod progress;
 #[cfg(feature = "image")]
-pub mod registry;
-pub mod remedy;
+mod registry;
+mod remedy;
 #[cfg(feature = "cli")]
-pub mod report;
+mod report;
 #[cfg(feature = "image")]
-pub mod source;
+mod source;
 pub mod tree;
 #[cfg(feature = "image")]
-pub mod uki;
+mod uki;
 #[cfg(feature = "image")]
-pub mod undo;
+mod undo;
+
+/// Images: made of root filesystems and commits, read, compared, and made commits of.
+///
+/// [`build`](image::build) makes one, by [`RootfsOptions`](image::RootfsOptions) and
+/// [`ImageOptions`](image::ImageOptions); [`inspect`](image::inspect) says what is in one;
+/// [`Difference`](image::Difference) is what an update costs.
+#[cfg(feature = "image")]
+pub mod image {
+    pub use crate::layers::FormatVersion;
+    pub use crate::oci::{BaseConfig, Compression, Platform};
+    pub use crate::ostree::{MetadataValue, PublicKeys, SecretKey};
+    pub use crate::pipeline::{
+        Built, Change, ChangedPackage, ChangedSource, ChangelogEntry, CommitOptions, Committed,
+        ComponentChange, ContentMetadata, Cost, Difference, DryRun, Explained, FetchedLayer,
+        FileOwners, FileTimes, Format, ImageComponent, ImageFile, ImageOptions, ImportOptions,
+        Imported, Inspected, InspectedImage, InspectedLayer, InspectedPackage, LayerOptions,
+        LayerSummary, Lower, LowerImage, Owner, Parent, Place, PlanFile, Previous, RootfsOptions,
+        StoreOptions, build, commit, dry_run, encapsulate, import, inspect,
+    };
+    pub use crate::registry::{
+        Access, Credentials, Description, Destination, Failure, FailureKind, Reference,
+        RegistryName, check_writable, describe,
+    };
+}

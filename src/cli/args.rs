@@ -184,16 +184,15 @@ impl LayerArgs {
 
     /// The options of a job, but for earlier images.
     pub fn options(&self, format: Format) -> Result<LayerOptions> {
+        let usual = LayerOptions::new(format);
         Ok(LayerOptions {
-            format,
             max_layers: self.max_layers,
-            previous: None,
-            lower: None,
             times: self.mtime,
             admin_dir: self.admindir.clone(),
             components: self.component_table()?,
             intervals: self.intervals()?,
-            threads: self.threads.unwrap_or_else(oci::available_threads),
+            threads: self.threads.unwrap_or(usual.threads),
+            ..usual
         })
     }
 

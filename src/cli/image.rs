@@ -251,12 +251,9 @@ impl<'a> Job<'a> {
     /// The options of the job, but for what is read first: its config and earlier images.
     fn image_options(&self) -> Result<ImageOptions> {
         let (layers, config) = (&self.args.layers, &self.args.config);
+        let destination = self.destination.clone();
         Ok(ImageOptions {
-            layers: layers.options(self.format)?,
-            destination: self.destination.clone(),
-            access: Access::default(),
             compression: layers.compression(&self.destination)?,
-            base: BaseConfig::default(),
             labels: config.labels.clone(),
             copied_metadata: self.copied_metadata.to_vec(),
             optional_metadata: self.optional_metadata.to_vec(),
@@ -266,6 +263,7 @@ impl<'a> Job<'a> {
             bootc: self.bootc,
             created_by: format!("apt-ostree-helper {}", self.command),
             bill: self.args.result.sbom.is_some(),
+            ..ImageOptions::new(destination, layers.options(self.format)?)
         })
     }
 

@@ -98,7 +98,7 @@ fn write_image(
         || vec![0; BUFFER],
         |buffer, id| {
             let stored = store(tree, contents, *id, buffer);
-            progress.advance(tree.entry(*id).size);
+            progress.done(tree.entry(*id).size)?;
             stored.with_context(|| format!("reading /{}", tree.path(*id)))
         },
     )?;

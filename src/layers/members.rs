@@ -159,6 +159,7 @@ impl<'a, W: Write> LayerArchive<'a, W> {
         let mut hasher = (!is_known).then(|| ObjectHasher::new(tree, id));
         let mut content = contents.open(tree, id)?;
         let buffer = &mut self.buffer[..BUFFER];
+        progress.done(0)?;
         self.tar
             .append_content(member, xattrs, &mut content, buffer, &mut |piece| {
                 if let Some(hasher) = &mut hasher {
@@ -207,7 +208,7 @@ impl<'a, W: Write> LayerArchive<'a, W> {
                 break;
             }
             hasher.update(&self.buffer[filled..filled + got]);
-            progress.advance(got as u64);
+            progress.done(got as u64)?;
             filled += got;
         }
         ensure!(

@@ -31,10 +31,6 @@ pub struct LayerFile<'a> {
     pub path: &'a str,
     /// What the layer says of it, as a commit has it.
     pub metadata: &'a Metadata,
-    /// The layer, 0 for the first that was applied.
-    pub layer: usize,
-    /// Where its content begins in the uncompressed layer, in bytes.
-    pub offset: u64,
 }
 
 /// Says what becomes of the content of files.
@@ -254,6 +250,7 @@ impl<C: Clone> Merged<'_, C> {
     }
 
     /// How many nodes have been looked at so far: what time grows with.
+    #[cfg(test)]
     pub fn steps(&self) -> u64 {
         self.nodes.steps()
     }
@@ -295,8 +292,6 @@ impl<C: Clone> Merged<'_, C> {
                     let file = LayerFile {
                         path,
                         metadata: &metadata,
-                        layer: self.layer as usize - 1,
-                        offset: tar.offset(),
                     };
                     let kept = sink.file(&file, tar)?;
                     LayerMember::File(metadata, kept)

@@ -118,6 +118,7 @@ impl<C: Clone> Nodes<C> {
     }
 
     /// How many nodes have been looked at so far.
+    #[cfg(test)]
     pub(super) fn steps(&self) -> u64 {
         self.steps
     }

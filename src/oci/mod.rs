@@ -20,7 +20,7 @@ mod take;
 mod tar;
 
 pub use archive::write_archive;
-pub use blob::{Blob, BlobWriter, Compression, available_threads};
+pub use blob::{Blob, Compression, available_threads};
 pub use config::{BaseConfig, Platform};
 pub use image::{Image, ImageDetails, Layer};
 pub use layout::{IN_PLACE, LayoutTarget, REF_NAME, check_tag, parent_directory};

@@ -69,11 +69,6 @@ impl RegularFile {
         self.len
     }
 
-    /// Whether it had no bytes when it was opened.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// The handle, to look at or to read at a place of the caller's choice.
     pub fn file(&self) -> &File {
         &self.file
@@ -161,7 +156,7 @@ mod tests {
     #[test]
     fn a_file_without_a_size_ends_at_once() {
         let endless = RegularFile::open(Utf8Path::new("/proc/self/status")).unwrap();
-        assert!(endless.is_empty());
+        assert_eq!(endless.len(), 0);
         assert_eq!(endless.read_all(100).unwrap(), b"");
     }
 

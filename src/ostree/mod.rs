@@ -14,8 +14,8 @@ pub use commit::{Commit, CommitInfo, MetadataValue};
 pub use content_cache::ContentCache;
 pub use extent::check_extent;
 pub use objects::{
-    ContentObjects, KnownObjects, ObjectHasher, content_checksum, content_header, content_header_of,
+    ContentObjects, KnownObjects, ObjectHasher, content_checksum, content_header_of,
 };
-pub use repo::{NewFile, Repository, StoredContents, Transaction};
+pub use repo::{NewFile, Repository, Transaction};
 pub use sign::{PublicKeys, SecretKey, detached_with};
-pub use stored::{FileHeader, FileStore, MetadataKind, ObjectStore, StoredCommit, load_metadata};
+pub use stored::{FileHeader, MetadataKind, ObjectStore, StoredCommit, load_metadata};

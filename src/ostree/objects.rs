@@ -144,7 +144,7 @@ impl KnownObjects {
                     .and_then(|(cache, key)| cache.get(key));
                 let checksum = match known {
                     Some(known) => {
-                        progress.advance(tree.entry(*id).size);
+                        progress.done(tree.entry(*id).size)?;
                         from_cache.fetch_add(1, Ordering::Relaxed);
                         known
                     }
@@ -227,7 +227,7 @@ pub fn content_checksum(
             return Ok(hasher.finish());
         }
         hasher.update(&buffer[..got]);
-        progress.advance(got as u64);
+        progress.done(got as u64)?;
     }
 }
 

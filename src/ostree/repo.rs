@@ -16,7 +16,6 @@ pub use absent::{
     Repository, StoredContents, Transaction, sign_with_libostree, verify_with_libostree,
 };
 #[cfg(feature = "libostree")]
-pub use contents::StoredContents;
 #[cfg(feature = "libostree")]
 pub use linked::{Repository, sign_with_libostree, verify_with_libostree};
 #[cfg(feature = "libostree")]

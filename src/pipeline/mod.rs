@@ -62,7 +62,7 @@ pub use inspect::{
     ImageFile, Inspected, InspectedImage, InspectedLayer, InspectedPackage, inspect,
 };
 pub use layer_plan::{LABEL as PLAN_LABEL, LayerPlan};
-pub use learn::{Learned, learn};
+pub use learn::learn;
 pub use lower_image::LowerImage;
 pub use options::{
     CommitOptions, Format, ImageOptions, LayerOptions, Parent, Place, RootfsOptions,
@@ -70,12 +70,12 @@ pub use options::{
 pub use plan_file::PlanFile;
 use planned::Planned;
 pub use previous::Previous;
-pub use seal::{KernelFile, SealOptions, Sealed, seal};
+pub use seal::{SealOptions, Sealed, seal};
 pub use store::{Committed, StoreOptions};
 pub use summary::{Built, ContentMetadata, LayerSummary};
 use system::{HashPass, Packages, System};
 pub use times::FileTimes;
-pub use transfer::{IndexOptions, TransferOptions, Transferred, TransferredLayer, index, transfer};
+pub use transfer::{IndexOptions, TransferOptions, Transferred, index, transfer};
 
 use crate::oci::Platform;
 use crate::ostree::Repository;

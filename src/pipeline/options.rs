@@ -10,7 +10,7 @@ use super::{FileTimes, Lower, Previous, StoreOptions};
 use crate::checksum::Checksum;
 use crate::component::{ComponentTable, Intervals};
 use crate::layers::{FormatVersion, Sharing};
-use crate::oci::{BaseConfig, Compression, Platform};
+use crate::oci::{BaseConfig, Compression, Platform, available_threads};
 use crate::ostree::{MetadataValue, SecretKey};
 use crate::registry::{Access, Destination, Reference};
 use crate::tree::Filter;
@@ -79,6 +79,19 @@ pub enum Parent {
     Commit(Checksum),
 }
 
+impl RootfsOptions {
+    /// All of the system in a directory but what is filled when it runs.
+    pub fn new(directory: impl Into<Utf8PathBuf>) -> Self {
+        Self {
+            rootfs: Place::Directory(directory.into()),
+            filter: Filter::default(),
+            admin_dir: None,
+            canonical_permissions: false,
+            cache: None,
+        }
+    }
+}
+
 /// What the commit of a root filesystem says.
 #[derive(Debug, Default)]
 pub struct CommitOptions {
@@ -125,6 +138,23 @@ pub struct LayerOptions {
     pub threads: NonZeroUsize,
 }
 
+impl LayerOptions {
+    /// At most 64 layers that follow no earlier image, with all processors.
+    pub fn new(format: Format) -> Self {
+        Self {
+            format,
+            max_layers: NonZeroUsize::MIN.saturating_add(63),
+            previous: None,
+            lower: None,
+            times: FileTimes::Keep,
+            admin_dir: None,
+            components: None,
+            intervals: None,
+            threads: available_threads(),
+        }
+    }
+}
+
 /// The image to make.
 #[derive(Debug)]
 pub struct ImageOptions {
@@ -159,6 +189,27 @@ pub struct ImageOptions {
 }
 
 impl ImageOptions {
+    /// An image whose layers are not compressed and that says nothing of itself but what its system
+    /// and commit do.
+    pub fn new(destination: Destination, layers: LayerOptions) -> Self {
+        Self {
+            layers,
+            destination,
+            access: Access::default(),
+            compression: Compression::None,
+            base: BaseConfig::default(),
+            labels: Vec::new(),
+            copied_metadata: Vec::new(),
+            optional_metadata: Vec::new(),
+            annotations: BTreeMap::new(),
+            cmd: None,
+            platform: None,
+            bootc: false,
+            created_by: "apt-ostree-helper".to_owned(),
+            bill: false,
+        }
+    }
+
     /// The platform that the image is for: the one that is given, else its base config's.
     pub fn platform(&self) -> Option<Platform> {
         self.platform.clone().or_else(|| self.base.platform())

@@ -197,7 +197,8 @@ impl Read for ProgressReader<'_> {
         buffer[..got].copy_from_slice(&rest[..got]);
         self.at += got;
         self.read += got as u64;
-        self.layers.progress.advance(got as u64);
+        let progress = self.layers.progress;
+        progress.done(got as u64).map_err(io::Error::other)?;
         Ok(got)
     }
 }

@@ -121,7 +121,7 @@ fn write_files(
     for (checksum, id) in missing {
         write_file(system, transaction, checksum, id)
             .with_context(|| format!("storing /{}", tree.path(id)))?;
-        progress.advance(tree.entry(id).size);
+        progress.done(tree.entry(id).size)?;
     }
     progress.end();
     Ok((count, total))

@@ -254,7 +254,7 @@ impl<'a> Gathered<'a> {
                 }
             }
             if is_layer {
-                progress.advance(blob.size);
+                progress.done(blob.size)?;
             }
         }
         self.documents
@@ -416,7 +416,7 @@ impl<'a> Gathered<'a> {
         let layers: Vec<_> = layers.map(|layer| (layer.digest, layer.size)).collect();
         let sent = output.publish(self.stage, descriptor, &blobs, &layers, progress)?;
         if let Some(sent) = sent {
-            let sent: HashSet<String> = sent.iter().map(Checksum::to_digest).collect();
+            let sent: HashSet<String> = sent.iter().map(|digest| digest.to_digest()).collect();
             for layer in &mut self.layers {
                 layer.transferred = sent.contains(&layer.digest);
             }

@@ -43,7 +43,7 @@ mod tests;
 mod waste;
 mod wholes;
 
-pub use waste::{Kept, Usage, keep_used};
+pub(crate) use waste::{Kept, Usage, keep_used};
 
 /// What one more layer costs, in bytes, whether or not it changes.
 ///

@@ -408,6 +408,7 @@ impl Outcome {
     }
 
     /// Whether the program was ended before it was done: nobody knows how far it came.
+    #[cfg(test)]
     pub fn is_unknown(&self) -> bool {
         match self.status() {
             Ok(Some(status)) => {

@@ -9,6 +9,7 @@ use crate::process::NotInstalled;
 
 /// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FailureKind {
     /// There is no such image.
     Missing,

@@ -19,9 +19,9 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, anyhow};
 use camino::Utf8Path;
 
-pub use choice::{Backends, Choice, USUAL_LIMIT};
+pub use choice::{Backends, Choice};
 pub use containerfile::{BuildOptions, build};
-pub use leftovers::{Leftovers, remove_leftovers};
+pub use leftovers::remove_leftovers;
 pub use mount::Mounted;
 pub use persistent::{mount_container, mount_image, release};
 pub use storage::store_layout;

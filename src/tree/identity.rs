@@ -26,7 +26,7 @@ pub struct FileIdentity {
 
 impl FileIdentity {
     /// All of it, for hashing.
-    pub fn to_bytes(&self) -> [u8; 64] {
+    pub fn to_bytes(self) -> [u8; 64] {
         let numbers = [
             self.device,
             self.filesystem,

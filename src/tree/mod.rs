@@ -27,16 +27,17 @@ use std::ops::Range;
 use anyhow::Result;
 use camino::Utf8PathBuf;
 
-pub use builder::{Metadata, TreeBuilder};
-pub use change::DirectoryMetadata;
-pub use directory::Directory;
+pub(crate) use builder::{Metadata, TreeBuilder};
+pub(crate) use change::DirectoryMetadata;
+pub(crate) use directory::Directory;
 pub use faults::Unrepresentable;
 pub use filter::{Filter, SpecialFiles};
-pub use identity::FileIdentity;
-pub use listed::{Listed, ListedTree};
-pub use mounts::{is_mount_point, is_own_root, is_root_of_mount};
+pub(crate) use identity::FileIdentity;
+pub(crate) use listed::{Listed, ListedTree};
+pub(crate) use mounts::{is_mount_point, is_own_root, is_root_of_mount};
 pub use scan::scan;
-pub use xattrs::{Hint, Xattr, Xattrs, is_hint as is_hint_xattr, normalize as normalize_xattrs};
+pub use xattrs::{Hint, Xattr, Xattrs};
+pub(crate) use xattrs::{is_hint as is_hint_xattr, normalize as normalize_xattrs};
 
 /// Names an entry of one [`Tree`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,4 +1,4 @@
-//! The layers of finalized systems, on real Debians (see `contrib/test finalize-real`): two builds
+//! The layers of finalized systems, on real Debians (see `contrib/test finalize-layers`): two builds
 //! of one package set, and one on another day, have the same.
 
 use std::collections::BTreeSet;

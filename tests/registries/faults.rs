@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::common::*;
-use apt_ostree_helper::registry::{Access, RegistryName, check_writable, describe};
+use apt_ostree_helper::image::{Access, RegistryName, check_writable, describe};
 
 const UPLOADS: &str = "/blobs/uploads/";
 

@@ -19,8 +19,6 @@ pub struct ImageConfig {
     pub labels: BTreeMap<String, String>,
     /// What machine it is for, a `GOARCH`.
     pub architecture: String,
-    /// What system it is for, such as `linux`.
-    pub os: String,
     /// The variant of the architecture, such as `v7`.
     pub variant: Option<String>,
     /// When it was made, in RFC 3339 as it is written there, not checked.
@@ -82,7 +80,6 @@ impl ImageConfig {
                 None => BTreeMap::new(),
             },
             architecture: json::text(&fields, "architecture")?.to_owned(),
-            os: json::text(&fields, "os")?.to_owned(),
             variant: text_or_null(&fields, "variant")?,
             created: text_or_null(&fields, "created")?,
         })
@@ -153,10 +150,7 @@ mod tests {
         let read = parsed(&config()).unwrap();
         assert_eq!(read.diff_ids, [Checksum::of(b"a"), Checksum::of(b"b")]);
         assert_eq!(read.labels["ostree.final-diffid"], "x");
-        assert_eq!(
-            (read.architecture.as_str(), read.os.as_str()),
-            ("arm", "linux")
-        );
+        assert_eq!(read.architecture, "arm");
         assert_eq!(read.variant.as_deref(), Some("v7"));
         assert_eq!(read.created.as_deref(), Some("2025-01-01T00:00:00Z"));
         let least = json!({"architecture": "amd64", "os": "linux", "config": {"Labels": null},

@@ -289,7 +289,10 @@ mod tests {
             (ambiguous, "ambiguous"),
             (without("layers"), "missing field `layers`"),
             (without("config"), "missing field `config`"),
-            (with("/layers", json!({})), "its 'layers': invalid type: map"),
+            (
+                with("/layers", json!({})),
+                "its 'layers': invalid type: map",
+            ),
             (
                 with("/layers/0/digest", "sha512:00".into()),
                 "its 'layers[0].digest'",
