@@ -1,5 +1,5 @@
-//! The layers of finalized systems, on real Debians (see `contrib/test finalize-layers`): two builds
-//! of one package set, and one on another day, have the same.
+//! The layers of finalized systems, on real Debians (see `contrib/test finalize-layers`): two
+//! builds of one package set, and one on another day, have the same.
 
 use std::collections::BTreeSet;
 use std::fs;
