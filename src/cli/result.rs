@@ -1,5 +1,5 @@
-//! What a command leaves that has made an image, besides the image: files beside it, what is
-//! attached to it, and what it prints.
+//! What a command that makes an image leaves besides the image: files beside it, what is attached
+//! to it, and what it prints.
 
 use anyhow::Result;
 use camino::Utf8PathBuf;

@@ -1,5 +1,5 @@
-//! Directories as EROFS has them: blocks of entries, the last of which may lie behind the inode
-//! (Linux, filesystems/erofs.rst, "Directories").
+//! Directories as EROFS stores them: blocks of entries, the last of which may follow the inode
+//! directly (Linux, filesystems/erofs.rst, "Directories").
 
 use std::borrow::Cow;
 

@@ -1,6 +1,6 @@
 //! The composefs image of a system, as bootc makes it of a container image: an EROFS of all names
 //! and metadata, in which each file is named by its fs-verity digest. The fs-verity digest of that
-//! image is what a sealed kernel command line names, and what a machine boots and nothing else.
+//! image is what a sealed kernel command line names: a machine boots that image and no other.
 //!
 //! In goes a tree, out comes the digest; the image itself is never written. This is bootc 1.16's
 //! choice of what composefs offers: SHA-512, format version 1, and extended attributes but for

@@ -1,18 +1,18 @@
 //! How likely a source package is to change between one pull of an image and the next, about a
 //! month later.
 //!
-//! On a stable release hardly anything changes twice, and changelogs say nothing of what comes.
-//! What does is which software it is. Debian's archive tells how often each source was updated in
-//! the life of Debian 11 (63 months, security and long-term support counted): `updates.txt`, which
-//! `contrib/update-counts` makes of it. It holds from one release to the next. In Debian 12 an
-//! update has been needed so far by 1.6 % of the sources that needed none in Debian 11, by 48 % of
-//! those that needed one, by 67 % of those with two, 81 % with three and 97 % or more with more;
-//! and for each update in Debian 11 there were 0.6 in 40 months of Debian 12. So a source's chance
-//! is in proportion to its updates then. A version in a name (`python3.11`, `libxml2`) tells one
-//! release from another, so that numbers in names do not count.
+//! On a stable release hardly anything changes twice, and changelogs do not say what will come.
+//! What predicts updates is which software it is. Debian's archive tells how often each source was
+//! updated in the life of Debian 11 (63 months, security and long-term support counted), in
+//! `updates.txt`, which `contrib/update-counts` makes of it. It holds from one release to the next.
+//! In Debian 12 an update has been needed so far by 1.6 % of the sources that needed none in Debian
+//! 11, by 48 % of those that needed one, by 67 % of those with two, 81 % with three and 97 % or
+//! more with more; and for each update in Debian 11 there were 0.6 in 40 months of Debian 12. So a
+//! source's chance is in proportion to its updates then. A version in a name (`python3.11`,
+//! `libxml2`) tells one release from another, so that numbers in names do not count.
 //!
-//! Debian 11 and no later release, since those are what the plans are judged by
-//! (`contrib/bench/updates`), and systems of this day run.
+//! Only Debian 11 is counted: later releases are what plans are judged by
+//! (`contrib/bench/updates`), and what systems run today.
 //!
 //! Of some sources an update is a new upstream version, which its own version does not count; and
 //! what is not in Debian is in no list of Debian's. A short list ([`PRIORS`]) names those.

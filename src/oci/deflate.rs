@@ -1,9 +1,9 @@
 //! Where the blocks of a deflate stream begin and end (RFC 1951, section 3.2).
 //!
-//! A compressor that is given a chunk at a time ends each with its last block. To go on behind it
-//! one must know at which bit its header is, which says that it is the last, and at which bit the
-//! block ends. Only the codes of all blocks before tell. They are read here for their lengths;
-//! what they stand for does not matter.
+//! A compressor that is given one chunk at a time marks the last block of each chunk as the last of
+//! the stream. To join chunks, that mark has to be cleared, and the bit at which the block ends has
+//! to be known. Both places can only be found by decoding all blocks from the start. They are
+//! decoded for their lengths here; what they stand for does not matter.
 
 use anyhow::{Context, Result, bail, ensure};
 

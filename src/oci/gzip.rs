@@ -2,13 +2,14 @@
 //! for what cannot.
 //!
 //! libdeflate compresses better than zlib, in two thirds of the time, but only what is in memory.
-//! So the input is compressed in chunks, and their deflate streams become one: what ends a chunk is
-//! made a block like others, an empty stored one behind it fills its last byte up, and the next one
-//! begins at a byte. Chunks know nothing of each other, which costs one byte in a thousand.
+//! So the input is compressed in chunks, and their deflate streams are joined to one: the last
+//! block of a chunk is no longer marked as the last, and an empty stored block after it fills the
+//! last byte, so that the next chunk begins at a byte. No chunk refers to an earlier one, which
+//! costs one byte in a thousand.
 //!
 //! Kernel modules, an initramfs, firmware and pictures are compressed already: 13 % of the bytes of
-//! a trixie with a kernel and a compiler. So the input is looked at in blocks of a fixed size, and
-//! a block whose bytes are spread evenly is stored.
+//! a trixie with a kernel and a compiler. So the input is examined in blocks of a fixed size, and a
+//! block whose byte values are evenly distributed is stored.
 //!
 //! Where chunks and blocks end depends on the input alone, and not on how it is handed over.
 

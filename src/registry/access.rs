@@ -1,4 +1,4 @@
-//! How registries are reached: credentials, certificates, patience. A secret is handed to a program
+//! How registries are reached: credentials, certificates, retries. A secret is handed to a program
 //! as a file in memory that only that program has open: it is never an argument, and never on a
 //! disk.
 

@@ -112,7 +112,7 @@ pub struct Description {
 /// Reads the manifest and the config of an image and nothing of its layers.
 ///
 /// # Errors
-/// As [`Image::open`].
+/// With a [`Failure`] that says why, when it is missing, out of reach or damaged.
 pub fn describe(reference: &Reference, access: &Access) -> Result<Description> {
     let found = Found::open(reference, access);
     let found = found.with_context(|| format!("opening the image {reference}"))?;

@@ -125,7 +125,7 @@ impl Entry {
     }
 }
 
-/// A whole filesystem below one root. Made by [`TreeBuilder`].
+/// A whole filesystem below one root, as [`scan`] makes it.
 #[derive(Debug)]
 pub struct Tree {
     /// It is a commit's: attributes are as the commit has them.

@@ -1,5 +1,5 @@
-//! A layer as it is read: uncompressed on the way, and verified when it is finished. Both sums,
-//! of the bytes as stored and as unpacked, are made of what passes; nothing is read twice.
+//! A layer that is read: uncompressed on the way, and verified at its end. Both checksums, of the
+//! bytes as stored and as uncompressed, are computed from what passes; nothing is read twice.
 
 use std::fmt;
 use std::io::{self, BufReader, Chain, Cursor, Read};
