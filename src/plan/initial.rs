@@ -10,9 +10,9 @@
 //!   never lies beside another source's: an estimate of what an update spares that is wrong costs
 //!   the bytes of its own source, and spoils nobody else's layer.
 //! * Each whole has a key: the power of four of its bytes for each odds to change (the order that
-//!   `partition` cuts, backwards), the power of four of its size, and then the bits of a hash of its
-//!   name. Keys make a tree, with the wholes as its leaves: each node divides those below it by one
-//!   bit. A whole that has a layer of its own is divided further, cold parts from hot ones.
+//!   `partition` cuts, backwards), the power of four of its size, and then the bits of a hash of
+//!   its name. Keys make a tree, with the wholes as its leaves: each node divides those below it by
+//!   one bit. A whole that has a layer of its own is divided further, cold parts from hot ones.
 //! * A layer is all that is below one node. Which nodes are layers is what costs least within the
 //!   budget, exactly.
 //! * Costs are those of a client that pulls once in [`PULLS`] pulls. Where all chances are small
