@@ -15,8 +15,8 @@ pub trait Progress: Sync {
     fn begin_part(&self, _name: &str, _total: u64) {}
     /// The part of this thread is over.
     fn end_part(&self) {}
-    /// Whether the work is to be given up. It is asked for after each file or piece of one; the
-    /// work then fails with [`Cancelled`], and leaves nothing behind.
+    /// Whether the work is to be given up. Asked after each call of [`Self::advance`] from where
+    /// bytes are read or written; the work then fails with [`Cancelled`], and leaves nothing behind.
     fn is_cancelled(&self) -> bool {
         false
     }
@@ -47,7 +47,6 @@ impl Cancelled {
 
 impl dyn Progress + '_ {
     /// Reports that many bytes, and goes on unless the work is to be given up.
-    #[cfg(feature = "image")]
     pub(crate) fn done(&self, bytes: u64) -> Result<(), Cancelled> {
         self.advance(bytes);
         match self.is_cancelled() {

@@ -14,7 +14,9 @@ use crate::component::{ComponentTable, Intervals};
 use crate::layers::FormatVersion;
 use crate::oci::{self, BaseConfig, Compression, Platform};
 use crate::ostree::SecretKey;
-use crate::pipeline::{FileTimes, Format, LayerOptions, Place, RootfsOptions};
+use crate::pipeline::{
+    CommitOptions, FileTimes, Format, LayerOptions, Place, RootfsOptions, StoreOptions,
+};
 use crate::registry::Destination;
 use crate::report::{ProgressMode, TerminalProgress};
 use crate::tree::{Filter, SpecialFiles};
@@ -100,6 +102,16 @@ pub struct CommitArgs {
 }
 
 impl CommitArgs {
+    /// The options of the commit of a root filesystem, which may go to a repository too.
+    pub fn options(&self, store: Option<StoreOptions>) -> Result<CommitOptions> {
+        Ok(CommitOptions {
+            timestamp: self.timestamp()?,
+            sign: self.sign_commits.clone(),
+            store,
+            ..CommitOptions::default()
+        })
+    }
+
     /// The date, if one is given.
     pub fn timestamp(&self) -> Result<Option<u64>> {
         match self.timestamp {

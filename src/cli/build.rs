@@ -60,16 +60,15 @@ impl BuildArgs {
 pub fn run(args: &BuildArgs) -> Result<()> {
     let signs_image = !args.commit.sign_commits.is_empty() && args.repo.is_none();
     let format = args.format.format(&args.image.layers, signs_image)?;
-    let origin = RootfsOrigin {
+    let store = args.repo.clone().map(|repo| StoreOptions {
+        repo,
+        branch: args.branch.clone(),
+    });
+    let origin = Origin::Rootfs(Box::new(RootfsOrigin {
         system: SystemOrigin::Source(&args.source),
         finalize: args.finalize.finalize,
-        commit: &args.commit,
-        store: args.repo.clone().map(|repo| StoreOptions {
-            repo,
-            branch: args.branch.clone(),
-        }),
-    };
+        commit: args.commit.options(store)?,
+    }));
     let destination = args.image.tagged(&args.output.output)?;
-    let origin = Origin::Rootfs(origin);
     Job::new("build", origin, destination, format, &args.image).run()
 }

@@ -54,26 +54,20 @@ impl BuildChunkedOciArgs {
 pub fn run(args: &BuildChunkedOciArgs) -> Result<()> {
     let format = Format::Ostree(args.image.layers.version(FormatVersion::V1));
     let destination = destination(args)?;
-    let origin = Origin::Rootfs(RootfsOrigin {
+    let origin = Origin::Rootfs(Box::new(RootfsOrigin {
         system: SystemOrigin::Source(&args.source),
         finalize: false,
-        commit: &args.commit,
-        store: None,
-    });
-    let at_output = || Reference::of_destination(&destination).map(Earlier::AtOutput);
+        commit: args.commit.options(None)?,
+    }));
+    let earlier = match &args.previous_build {
+        Some(reference) => Some(Earlier::Image(reference.clone())),
+        None => Reference::of_destination(&destination).map(Earlier::AtOutput),
+    };
+    let command = "compose build-chunked-oci";
     let job = Job {
         bootc: args.bootc,
-        earlier: match &args.previous_build {
-            Some(reference) => Some(Earlier::Image(reference.clone())),
-            None => at_output(),
-        },
-        ..Job::new(
-            "compose build-chunked-oci",
-            origin,
-            destination.clone(),
-            format,
-            &args.image,
-        )
+        earlier,
+        ..Job::new(command, origin, destination, format, &args.image)
     };
     job.run()
 }

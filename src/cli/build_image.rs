@@ -82,22 +82,16 @@ pub fn run(args: &BuildImageArgs) -> Result<()> {
         platform: args.platform.clone(),
         more: args.more.clone(),
     };
-    let origin = Origin::Rootfs(RootfsOrigin {
+    let origin = Origin::Rootfs(Box::new(RootfsOrigin {
         system: SystemOrigin::Containerfile(build, &args.filter),
         finalize: args.finalize.finalize,
-        commit: &args.commit,
-        store: None,
-    });
+        commit: args.commit.options(None)?,
+    }));
     let destination = args.image.tagged(&args.output.output)?;
+    let command = "compose build-image";
     let job = Job {
         bootc: args.bootc,
-        ..Job::new(
-            "compose build-image",
-            origin,
-            destination,
-            format,
-            &args.image,
-        )
+        ..Job::new(command, origin, destination, format, &args.image)
     };
     job.run()
 }

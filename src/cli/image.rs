@@ -8,14 +8,14 @@ use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::access::OutputAccessArgs;
-use super::args::{self, CommitArgs, ConfigArgs, FilterArgs, LayerArgs, LogArgs, usage};
+use super::args::{self, ConfigArgs, FilterArgs, LayerArgs, LogArgs, usage};
 use super::previous::{self, Earlier, PlanArgs};
 use super::result::ResultArgs;
 use super::say;
 use super::source::{BackendArgs, BaseConfigArgs, Opened, SourceArgs};
 use crate::layers::FormatVersion;
 use crate::oci::BaseConfig;
-use crate::pipeline::{self, Built, CommitOptions, Format, ImageOptions, StoreOptions};
+use crate::pipeline::{self, Built, CommitOptions, Format, ImageOptions};
 use crate::registry::{Access, Destination, Reference};
 use crate::source::{self, Backends, BuildOptions, Source};
 
@@ -146,7 +146,7 @@ pub struct Job<'a> {
 /// What an image is made of.
 pub enum Origin<'a> {
     /// A root filesystem, and the commit that is made of it.
-    Rootfs(RootfsOrigin<'a>),
+    Rootfs(Box<RootfsOrigin<'a>>),
     /// A commit of a repository, by its branch or checksum.
     Commit(&'a Utf8Path, &'a str),
 }
@@ -157,10 +157,8 @@ pub struct RootfsOrigin<'a> {
     pub system: SystemOrigin<'a>,
     /// Whether it is finalized first.
     pub finalize: bool,
-    /// What is said of its commit.
-    pub commit: &'a CommitArgs,
-    /// Where that is stored too.
-    pub store: Option<StoreOptions>,
+    /// What is said of its commit, and where that is stored too.
+    pub commit: CommitOptions,
 }
 
 /// Where a root filesystem is.
@@ -222,8 +220,12 @@ impl<'a> Job<'a> {
             .map(|image| previous::layer_sizes(image, &access));
         let compared = compared.transpose()?;
         let previous = args.plan.previous(&earlier, &access, platform)?;
+        let config = self.named_config(&access)?;
         let system = self.origin.open(backends.as_ref(), args, &access)?;
-        image.base = self.config(&system, &access)?;
+        image.base = config.unwrap_or_else(|| system.config());
+        if system.has_date() {
+            image.base.forget_created();
+        }
         let told = system.annotations();
         let lower = (args.plan).lower(&earlier, told, &access, platform, previous.as_ref())?;
         image.layers.previous = previous;
@@ -281,23 +283,20 @@ impl<'a> Job<'a> {
         args.access.access(&self.destination, others)
     }
 
-    /// The config to begin with.
-    fn config(&self, system: &OpenedOrigin<'_>, access: &Access) -> Result<BaseConfig> {
+    /// The config to begin with, where one is named.
+    fn named_config(&self, access: &Access) -> Result<Option<BaseConfig>> {
         let args = self.args;
-        let access = access.for_source_of(args.config.arch.as_ref());
-        let named = match self.container_config {
-            Some(file) => Some(args::read_config(file, BaseConfig::parse_container)?),
-            None => args.base.named(&args.backend, &access)?,
-        };
-        let mut config = named.unwrap_or_else(|| system.config());
-        if system.has_date() {
-            config.forget_created();
+        match self.container_config {
+            Some(file) => args::read_config(file, BaseConfig::parse_container).map(Some),
+            None => {
+                let access = access.for_source_of(args.config.arch.as_ref());
+                args.base.named(&args.backend, &access)
+            }
         }
-        Ok(config)
     }
 }
 
-impl<'a> Origin<'a> {
+impl Origin<'_> {
     /// The backend that is needed to read it, if one is, in its user namespace.
     fn enter(&self, backend: &BackendArgs) -> Result<Option<Backends>> {
         match self {
@@ -312,11 +311,11 @@ impl<'a> Origin<'a> {
     /// The registry that it is read from, if it is in one.
     fn host(&self) -> Result<Option<String>> {
         match self {
-            Self::Rootfs(RootfsOrigin {
-                system: SystemOrigin::Source(source),
-                ..
-            }) => source.host(),
-            _ => Ok(None),
+            Self::Commit(..) => Ok(None),
+            Self::Rootfs(rootfs) => match &rootfs.system {
+                SystemOrigin::Source(source) => source.host(),
+                SystemOrigin::Containerfile(..) => Ok(None),
+            },
         }
     }
 
@@ -327,16 +326,10 @@ impl<'a> Origin<'a> {
         backends: Option<&Backends>,
         args: &ImageArgs,
         access: &Access,
-    ) -> Result<OpenedOrigin<'a>> {
+    ) -> Result<OpenedOrigin<'_>> {
         let rootfs = match self {
             Self::Commit(repo, name) => return Ok(OpenedOrigin::Commit(repo, name)),
             Self::Rootfs(rootfs) => rootfs,
-        };
-        let commit = CommitOptions {
-            timestamp: rootfs.commit.timestamp()?,
-            sign: rootfs.commit.sign_commits.clone(),
-            store: rootfs.store.clone(),
-            ..CommitOptions::default()
         };
         let admin_dir = args.layers.admindir.as_ref();
         let mut opened = match &rootfs.system {
@@ -353,13 +346,13 @@ impl<'a> Origin<'a> {
         if rootfs.finalize {
             opened.finalize()?;
         }
-        Ok(OpenedOrigin::Rootfs(Box::new(opened), commit))
+        Ok(OpenedOrigin::Rootfs(Box::new(opened), &rootfs.commit))
     }
 }
 
 /// What an image is made of, ready to be read.
 enum OpenedOrigin<'a> {
-    Rootfs(Box<Opened>, CommitOptions),
+    Rootfs(Box<Opened>, &'a CommitOptions),
     Commit(&'a Utf8Path, &'a str),
 }
 
@@ -400,6 +393,7 @@ mod tests {
 
     use clap::{Arg, Command};
 
+    use super::super::args::CommitArgs;
     use super::super::definition;
     use super::*;
 

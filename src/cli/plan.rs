@@ -9,7 +9,7 @@ use super::image::FormatArgs;
 use super::previous::PlanArgs;
 use super::source::{BackendArgs, SourceArgs};
 use super::{print_result, print_text};
-use crate::pipeline::{self, CommitOptions};
+use crate::pipeline;
 use crate::registry::Reference;
 use crate::report::dry_run_text;
 
@@ -74,10 +74,7 @@ pub fn run(args: &PlanCommandArgs) -> Result<()> {
     }
     let plan_file = args.plan.file()?;
     args.layers.warn_of_many();
-    let commit = CommitOptions {
-        timestamp: args.commit.timestamp()?,
-        ..CommitOptions::default()
-    };
+    let commit = args.commit.options(None)?;
     let mut layers = args
         .layers
         .options(args.format.format(&args.layers, false)?)?;

@@ -30,7 +30,7 @@ const FORMATS: [Format; 2] = [
 ];
 
 /// When an artifact was made (image-spec, annotations.md).
-const CREATED: &str = "org.opencontainers.image.created";
+const CREATED: &str = oci_spec::image::ANNOTATION_CREATED;
 
 /// What `--sbom` asks for.
 #[derive(Clone)]

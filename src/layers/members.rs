@@ -159,13 +159,12 @@ impl<'a, W: Write> LayerArchive<'a, W> {
         let mut hasher = (!is_known).then(|| ObjectHasher::new(tree, id));
         let mut content = contents.open(tree, id)?;
         let buffer = &mut self.buffer[..BUFFER];
-        progress.done(0)?;
         self.tar
             .append_content(member, xattrs, &mut content, buffer, &mut |piece| {
                 if let Some(hasher) = &mut hasher {
                     hasher.update(piece);
                 }
-                progress.advance(piece.len() as u64);
+                Ok(progress.done(piece.len() as u64)?)
             })?;
         hasher.map_or(Ok(()), |hasher| objects.insert(tree, id, hasher.finish()))
     }

@@ -36,7 +36,7 @@ pub fn write_archive(
         let size = file.metadata()?.len();
         let name = format!("blobs/sha256/{blob}");
         let member = member(&name, MemberKind::Regular(size));
-        archive.append_content(&member, &[], &mut file, &mut buffer, &mut |_| {})?;
+        archive.append_content(&member, &[], &mut file, &mut buffer, &mut |_| Ok(()))?;
     }
     archive.finish()?.flush()?;
     Ok(())

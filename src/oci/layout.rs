@@ -17,7 +17,7 @@ use super::stage::{ABANDONED_AFTER, BLOBS, Stage, is_stage_name, remove_abandone
 use crate::undo::Left;
 
 /// The annotation that names an image in an index.
-pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub const REF_NAME: &str = oci_spec::image::ANNOTATION_REF_NAME;
 /// The file of a layout that names its images.
 pub(super) const INDEX: &str = "index.json";
 /// The file that makes a directory a layout.

@@ -112,17 +112,18 @@ impl<W: Write> TarWriter<W> {
     }
 
     /// Appends a regular file whose content is read from `content` through `buffer`. `on_read`
-    /// is given every piece read.
+    /// is given every piece read, and may end this.
     ///
     /// # Errors
-    /// As [`TarWriter::append`]; when `content` fails or is not as long as the member says.
+    /// As [`TarWriter::append`]; when `content` fails or is not as long as the member says; those of
+    /// `on_read`.
     pub fn append_content(
         &mut self,
         member: &Member<'_>,
         xattrs: &[(Vec<u8>, Vec<u8>)],
         content: &mut dyn Read,
         buffer: &mut [u8],
-        on_read: &mut dyn FnMut(&[u8]),
+        on_read: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         self.append(member, xattrs)?;
         let MemberKind::Regular(size) = member.kind else {
@@ -142,7 +143,7 @@ impl<W: Write> TarWriter<W> {
                 break;
             }
             self.out.write_all(&buffer[..got])?;
-            on_read(&buffer[..got]);
+            on_read(&buffer[..got])?;
         }
         if copied != size {
             bail!("/{} is {copied} bytes, not {size} as it was", member.path);

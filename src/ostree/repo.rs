@@ -12,10 +12,7 @@ mod staging;
 mod transaction;
 
 #[cfg(not(feature = "libostree"))]
-pub use absent::{
-    Repository, StoredContents, Transaction, sign_with_libostree, verify_with_libostree,
-};
-#[cfg(feature = "libostree")]
+pub use absent::{Repository, Transaction, sign_with_libostree, verify_with_libostree};
 #[cfg(feature = "libostree")]
 pub use linked::{Repository, sign_with_libostree, verify_with_libostree};
 #[cfg(feature = "libostree")]

@@ -9,8 +9,8 @@ use crate::registry::Reference;
 
 /// What an image says of the one that it was built from (image-spec, annotations.md): its name and
 /// the digest of its manifest.
-const BASE_NAME: &str = "org.opencontainers.image.base.name";
-const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
+const BASE_NAME: &str = oci_spec::image::ANNOTATION_BASE_IMAGE_NAME;
+const BASE_DIGEST: &str = oci_spec::image::ANNOTATION_BASE_IMAGE_DIGEST;
 
 /// The image that an image with these annotations was built from; none where they do not tell.
 ///

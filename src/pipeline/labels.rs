@@ -23,7 +23,7 @@ pub const FINAL_DIFF_ID: &str = "ostree.final-diffid";
 /// Says that an image can be booted by bootc.
 pub const BOOTC: &str = "containers.bootc";
 /// The version of what is in an image (image-spec, annotations.md).
-pub const IMAGE_VERSION: &str = "org.opencontainers.image.version";
+pub const IMAGE_VERSION: &str = oci_spec::image::ANNOTATION_VERSION;
 /// Where bootc looks for unified kernel images, without a leading slash.
 pub const UNIFIED_KERNELS: &str = "boot/EFI/Linux";
 /// What rpm-ostree copies when it is there: the hash of what a compose was made from.

@@ -283,7 +283,7 @@ impl<'a> Sealing<'a> {
             &[],
             &mut content,
             &mut vec![0; BUFFER],
-            &mut |_| {},
+            &mut |_| Ok(()),
         )?;
         Ok(Layer {
             blob: stage.add(tar.finish()?)?,

@@ -407,17 +407,6 @@ impl Outcome {
             && matches!(self.status(), Ok(Some(status)) if status.code().is_some_and(|code| code != 0))
     }
 
-    /// Whether the program was ended before it was done: nobody knows how far it came.
-    #[cfg(test)]
-    pub fn is_unknown(&self) -> bool {
-        match self.status() {
-            Ok(Some(status)) => {
-                status.code().is_none() || (self.is_told_to_end() && !status.success())
-            }
-            _ => self.is_told_to_end(),
-        }
-    }
-
     fn is_told_to_end(&self) -> bool {
         self.lock()
             .as_ref()

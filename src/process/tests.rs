@@ -108,11 +108,11 @@ fn an_outcome_tells_how_it_ended() {
     let outcome = Outcome::default();
     assert!(!outcome.is_started());
     sh("true").run_telling(&outcome).unwrap();
-    assert!(outcome.is_success() && !outcome.is_unknown());
+    assert!(outcome.is_success() && !outcome.has_refused());
     let outcome = Outcome::default();
     sh("exit 1").run_telling(&outcome).unwrap_err();
-    assert!(!outcome.is_success() && !outcome.is_unknown());
+    assert!(!outcome.is_success() && outcome.has_refused());
     let outcome = Outcome::default();
     sh("kill -9 $$").run_telling(&outcome).unwrap_err();
-    assert!(outcome.is_unknown());
+    assert!(!outcome.is_success() && !outcome.has_refused());
 }

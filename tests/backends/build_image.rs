@@ -85,6 +85,26 @@ fn build_image_has_the_config_that_is_named() {
     assert!(!environment(&[]).contains("OTHER"));
     assert!(environment(&["--config", other]).contains("OTHER"));
     fake.is_clean("a config that is named");
+    // What is wrong with it is found before anything is built.
+    fake.write("calls", "");
+    for (more, said) in [
+        (&["--config", "/no/such"][..], "/no/such"),
+        (
+            &["--previous", "oci:/no/such", "--previous-required"],
+            "/no/such",
+        ),
+    ] {
+        failed(
+            &fake.run(&[&command[..], more].concat()),
+            "build-image",
+            &[said],
+        );
+    }
+    let mut undated = fake.command(&command);
+    let undated = undated.env("SOURCE_DATE_EPOCH", "today").output().unwrap();
+    assert_eq!(undated.status.code(), Some(2));
+    assert!(stderr(&undated).contains("SOURCE_DATE_EPOCH"));
+    assert_eq!(fake.count("podman build"), 0);
 }
 
 #[test]

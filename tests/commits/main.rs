@@ -6,6 +6,7 @@ mod common;
 
 mod commit;
 mod encapsulate;
+mod encapsulate_options;
 mod import;
 mod import_faults;
 mod import_hostile;

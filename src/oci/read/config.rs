@@ -73,6 +73,8 @@ impl ImageConfig {
             Value::String(id) => Checksum::from_digest(id).context("in its 'diff_ids'"),
             _ => bail!("one of its 'diff_ids' is not a string"),
         });
+        // Every image is for a system, though nobody asks here for which.
+        json::text(&fields, "os")?;
         Ok(Self {
             diff_ids: diff_ids.collect::<Result<_>>()?,
             labels: match object_or_null(&fields, "config")? {
@@ -180,6 +182,7 @@ mod tests {
                 "'ostree.final-diffid' in its 'Labels'",
             ),
             ("/architecture", json!(1), "'architecture' is not a string"),
+            ("/os", json!(1), "'os' is not a string"),
             ("/variant", json!(1), "'variant' is not a string"),
             ("/created", json!(1), "'created' is not a string"),
         ] {

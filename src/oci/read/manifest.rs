@@ -41,7 +41,14 @@ impl Descriptor {
     /// When a field that it must have is missing or bad, or its digest is not of SHA-256.
     pub fn parse(raw: &Value) -> Result<Self> {
         ensure!(raw.is_object(), "a descriptor is not a JSON object");
-        let parse = || Self::from_spec(&spec::from_json(raw)?, raw);
+        let parse = || {
+            let mut known = raw.clone();
+            // By it an index is searched, and one that names no system is for Linux there.
+            known
+                .as_object_mut()
+                .map(|fields| fields.remove("platform"));
+            Self::from_spec(&spec::from_json(&known)?, raw)
+        };
         parse().with_context(|| match &raw["digest"] {
             Value::String(digest) => format!("the descriptor of {}", digest.escape_debug()),
             _ => "a descriptor".to_owned(),
@@ -327,6 +334,13 @@ mod tests {
             let error = format!("{error:#}");
             assert!(error.contains(why), "{given}: {error}");
         }
+    }
+
+    #[test]
+    fn a_descriptor_may_have_a_platform_without_a_system() {
+        let mut raw = oci()["config"].clone();
+        raw["platform"] = json!({"architecture": "amd64"});
+        assert_eq!(Descriptor::parse(&raw).unwrap().raw, raw);
     }
 
     #[test]

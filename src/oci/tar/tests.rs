@@ -31,7 +31,7 @@ fn another_reader_sees_what_was_written() {
             &xattrs,
             &mut &b"hello"[..],
             &mut buffer,
-            &mut |_| {},
+            &mut |_| Ok(()),
         )
         .unwrap();
     let link = Member {
@@ -178,7 +178,7 @@ fn content_of_another_length_is_an_error() {
             &[],
             &mut &content[..],
             &mut [0; 64],
-            &mut |_| {},
+            &mut |_| Ok(()),
         );
         assert!(outcome.unwrap_err().to_string().contains("not 5 as it was"));
     }

@@ -92,7 +92,7 @@ proptest! {
             };
             if let MemberKind::Regular(_) = kind {
                 let mut input = content.as_bytes();
-                writer.append_content(&member, &written.xattrs, &mut input, &mut [0; 64], &mut |_| {}).unwrap();
+                writer.append_content(&member, &written.xattrs, &mut input, &mut [0; 64], &mut |_| Ok(())).unwrap();
             } else {
                 writer.append(&member, &written.xattrs).unwrap();
             }
