@@ -16,7 +16,8 @@ pub trait Progress: Sync {
     /// The part of this thread is over.
     fn end_part(&self) {}
     /// Whether the work is to be given up. Asked after each call of [`Self::advance`] from where
-    /// bytes are read or written; the work then fails with [`Cancelled`], and leaves nothing behind.
+    /// bytes are read or written. The work then fails with [`Cancelled`], and leaves nothing
+    /// behind.
     fn is_cancelled(&self) -> bool {
         false
     }

@@ -21,6 +21,9 @@ use crate::tree::{Filter, SpecialFiles};
 /// running system fills (/dev, /proc, /sys, /run, /tmp) stays empty. The commit's checksum goes to
 /// standard output.
 ///
+/// Layers whose objects the repository has taken over before are neither fetched nor read: of an
+/// update, only those that changed are.
+///
 /// Files that a later layer replaces are stored too; 'ostree prune' removes them.
 #[derive(Debug, Args)]
 pub struct ImportArgs {

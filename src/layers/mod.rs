@@ -17,7 +17,7 @@ pub use members::{Source, WrittenContent};
 pub use merge::{ContentSink, LayerFile, Merged};
 pub use nodes::{Node, NodeKind};
 pub use plain::write_plain_layer;
-pub use unpack::{CommitObject, OBJECTS, unpack_commit_layer, unpack_content_layer};
+pub use unpack::{CommitObject, NamedFiles, OBJECTS, unpack_commit_layer, unpack_content_layer};
 
 /// How much of a file is read at once, in bytes.
 const BUFFER: usize = 256 * 1024;

@@ -115,8 +115,8 @@ impl<W: Write> TarWriter<W> {
     /// is given every piece read, and may end this.
     ///
     /// # Errors
-    /// As [`TarWriter::append`]; when `content` fails or is not as long as the member says; those of
-    /// `on_read`.
+    /// As [`TarWriter::append`]; when `content` fails or is not as long as the member says; those
+    /// of `on_read`.
     pub fn append_content(
         &mut self,
         member: &Member<'_>,

@@ -4,6 +4,7 @@ mod commit;
 mod content_cache;
 mod extent;
 pub mod gvariant;
+mod imported_layers;
 mod objects;
 pub mod parse;
 mod repo;
@@ -13,6 +14,7 @@ mod stored;
 pub use commit::{Commit, CommitInfo, MetadataValue};
 pub use content_cache::ContentCache;
 pub use extent::check_extent;
+pub use imported_layers::ImportedLayers;
 pub use objects::{
     ContentObjects, KnownObjects, ObjectHasher, content_checksum, content_header_of,
 };

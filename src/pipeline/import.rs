@@ -1,6 +1,11 @@
 //! An image becomes a commit in a repository, whole or not at all.
+//!
+//! Layers of an encapsulated image that the repository has taken over before are neither read nor
+//! fetched: what an update costs is the layers that changed. That nothing is missing is never taken
+//! from that, but looked at for each object that the commit reaches.
 
 use std::collections::HashSet;
+use std::thread::Scope;
 
 use anyhow::{Context, Result, bail, ensure};
 use camino::Utf8PathBuf;
@@ -11,10 +16,10 @@ use super::read_ahead::{Layers, ProgressReader};
 use super::system::commit_info;
 use super::{CommitOptions, write};
 use crate::checksum::Checksum;
-use crate::layers::{CommitObject, Merged, unpack_commit_layer, unpack_content_layer};
+use crate::layers::{CommitObject, Merged, NamedFiles, unpack_commit_layer, unpack_content_layer};
 use crate::ostree::{
-    Commit, MetadataKind, ObjectStore, PublicKeys, Repository, StoredCommit, Transaction,
-    check_extent, load_metadata, parse,
+    Commit, ImportedLayers, MetadataKind, ObjectStore, PublicKeys, Repository, StoredCommit,
+    Transaction, check_extent, load_metadata, parse,
 };
 use crate::progress::Progress;
 use crate::registry::{Access, Image, Reference};
@@ -51,6 +56,8 @@ pub struct Imported {
     pub base: Option<String>,
     /// Layers of the image.
     pub layers: usize,
+    /// Layers that were read: all but those whose objects the repository had from earlier images.
+    pub layers_read: usize,
 }
 
 /// Imports the image.
@@ -73,42 +80,65 @@ pub fn import(options: ImportOptions, progress: &dyn Progress) -> Result<Importe
     let mut import = Import {
         image: &image,
         repository: &repository,
+        imported_layers: ImportedLayers::of(repository.path()),
         transaction: repository.transaction()?,
+        progress,
+        layers_read: 0,
         options,
     };
     // How much the layers are uncompressed no image says.
     progress.begin("importing layers", 0);
     let name = import.options.image.to_string();
-    let all = 0..image.layers().len();
-    let run = std::thread::scope(|scope| {
-        let open = |at, next| image.open_layer_before(at, next);
-        import.run(&Layers::start(scope, all, open, progress)?)
-    });
-    let (commit, base) = run.with_context(|| format!("importing {name}"))?;
+    let run = std::thread::scope(|scope| import.run(scope));
+    let Done {
+        commit,
+        base,
+        encapsulated,
+    } = run.with_context(|| format!("importing {name}"))?;
     progress.end();
     import.transaction.commit(&commit, branch.as_deref())?;
+    import.imported_layers.add(&encapsulated);
     Ok(Imported {
         commit: commit.checksum.to_string(),
         base: base.map(|base| base.to_string()),
         layers: image.layers().len(),
+        layers_read: import.layers_read,
     })
+}
+
+/// What has come of the layers.
+struct Done {
+    commit: Commit,
+    /// The commit that it is based on.
+    base: Option<Checksum>,
+    /// The diff ids of the layers with objects of a commit.
+    encapsulated: Vec<Checksum>,
 }
 
 struct Import<'a> {
     image: &'a Image,
     repository: &'a Repository,
+    imported_layers: ImportedLayers,
     transaction: Transaction<'a>,
+    progress: &'a dyn Progress,
+    layers_read: usize,
     options: ImportOptions,
 }
 
 impl<'a> Import<'a> {
-    /// Reads all layers; gives the commit, and the one that it is based on.
-    fn run(&mut self, layers: &Layers<'_>) -> Result<(Commit, Option<Checksum>)> {
+    /// Reads the layers that are not there.
+    fn run<'s>(&mut self, scope: &'s Scope<'s, 'a>) -> Result<Done> {
         match encapsulated_layers(self.image)? {
             Some(count) => {
-                let commit = self.commit_of_layers(layers, count)?;
+                let commit = self.commit_of_layers(scope, count)?;
+                let layers = &self.image.layers()[1..count];
+                let encapsulated = layers.iter().map(|(_, diff_id)| *diff_id).collect();
                 if count == self.image.layers().len() {
-                    return Ok((commit, None));
+                    return Ok(Done {
+                        commit,
+                        base: None,
+                        encapsulated,
+                    });
                 }
                 ensure!(
                     self.options.verify.is_none(),
@@ -123,22 +153,30 @@ impl<'a> Import<'a> {
                 let base = commit.checksum;
                 let stored = StoredCommit::read(self.repository, base)?;
                 let merged = Merged::on(&stored.tree, &stored.objects)?;
-                Ok((self.commit_of(layers, merged, count)?, Some(base)))
+                Ok(Done {
+                    commit: self.commit_of(scope, merged, count)?,
+                    base: Some(base),
+                    encapsulated,
+                })
             }
             None => {
                 ensure!(
                     self.options.verify.is_none(),
                     "it carries no commit (its label {FINAL_DIFF_ID} names none of its layers), so no signature can be checked"
                 );
-                let commit = self.commit_of(layers, Merged::default(), 0)?;
+                let commit = self.commit_of(scope, Merged::default(), 0)?;
                 self.compare_with_annotation(&commit);
-                Ok((commit, None))
+                Ok(Done {
+                    commit,
+                    base: None,
+                    encapsulated: Vec::new(),
+                })
             }
         }
     }
 
     /// The encapsulated commit in the first `count` layers, with every object that it reaches.
-    fn commit_of_layers(&mut self, layers: &Layers<'_>, count: usize) -> Result<Commit> {
+    fn commit_of_layers<'s>(&mut self, scope: &'s Scope<'s, 'a>, count: usize) -> Result<Commit> {
         let verify = self.options.verify.clone();
         let stated = self.image.config.labels.get(COMMIT).cloned();
         let accept = |commit: &CommitObject| {
@@ -151,16 +189,14 @@ impl<'a> Import<'a> {
                 None => Ok(()),
             }
         };
-        let layer = self.next_layer(layers, 0)?;
+        let (imported, new): (Vec<usize>, Vec<usize>) =
+            (1..count).partition(|at| self.imported_layers.has(self.image.layers()[*at].1));
+        let layers = self.read(scope, [&[0], &new[..]].concat())?;
+        let layer = self.next_layer(&layers, 0)?;
         let (layer, object, named) = unpack_commit_layer(layer, &mut self.transaction, accept)
             .with_context(|| self.name_of(0))?;
         layer.finish()?;
-        for at in 1..count {
-            let layer = self.next_layer(layers, at)?;
-            let layer = unpack_content_layer(layer, &named, &mut self.transaction)
-                .with_context(|| self.name_of(at))?;
-            layer.finish()?;
-        }
+        self.content_of(&layers, &new, &named)?;
         let CommitObject {
             checksum,
             object,
@@ -169,7 +205,16 @@ impl<'a> Import<'a> {
         // Written before the layers above it are read: they may be put on its tree.
         self.transaction
             .metadata(MetadataKind::Commit, checksum, &object)?;
-        self.require_reachable(checksum)?;
+        let mut missing = Missing::of(self.repository, checksum)?;
+        if missing.count > 0 && !imported.is_empty() {
+            tracing::info!(
+                "the repository lacks objects of layers that it had: they are read again"
+            );
+            let layers = self.read(scope, imported.clone())?;
+            self.content_of(&layers, &imported, &named)?;
+            missing = Missing::of(self.repository, checksum)?;
+        }
+        missing.into_result(checksum)?;
         Ok(Commit {
             checksum,
             object,
@@ -179,15 +224,33 @@ impl<'a> Import<'a> {
         })
     }
 
-    /// Applies the layers from `first` on and makes the commit of what comes out.
-    fn commit_of(
+    /// Takes over the content of layers that are read.
+    fn content_of(
         &mut self,
         layers: &Layers<'_>,
+        which: &[usize],
+        named: &NamedFiles,
+    ) -> Result<()> {
+        for at in which {
+            let layer = self.next_layer(layers, *at)?;
+            let layer = unpack_content_layer(layer, named, &mut self.transaction)
+                .with_context(|| self.name_of(*at))?;
+            layer.finish()?;
+        }
+        Ok(())
+    }
+
+    /// Applies the layers from `first` on and makes the commit of what comes out.
+    fn commit_of<'s>(
+        &mut self,
+        scope: &'s Scope<'s, 'a>,
         mut merged: Merged<'_, Checksum>,
         first: usize,
     ) -> Result<Commit> {
-        for at in first..self.image.layers().len() {
-            let layer = self.next_layer(layers, at)?;
+        let which = first..self.image.layers().len();
+        let layers = self.read(scope, which.clone().collect())?;
+        for at in which {
+            let layer = self.next_layer(&layers, at)?;
             let layer = merged
                 .apply(layer, &mut self.transaction)
                 .with_context(|| self.name_of(at))?;
@@ -230,7 +293,15 @@ impl<'a> Import<'a> {
         }
     }
 
-    fn next_layer<'l>(&self, layers: &'l Layers<'l>, at: usize) -> Result<ProgressReader<'l>> {
+    /// Starts to read the layers at the places `which`.
+    fn read<'s>(&mut self, scope: &'s Scope<'s, 'a>, which: Vec<usize>) -> Result<Layers<'a>> {
+        self.layers_read += which.len();
+        let image = self.image;
+        let open = |at, next| image.open_layer_before(at, next);
+        Layers::start(scope, which, open, self.progress)
+    }
+
+    fn next_layer<'l>(&self, layers: &'l Layers<'_>, at: usize) -> Result<ProgressReader<'l>> {
         let digest = self.image.layers()[at].0.digest.to_digest();
         layers.next(at, &digest)
     }
@@ -239,26 +310,48 @@ impl<'a> Import<'a> {
         let (layer, _) = &self.image.layers()[at];
         format!("reading layer {at} ({})", layer.digest.to_digest())
     }
+}
 
-    /// Looks for every object that a commit reaches.
-    fn require_reachable(&self, commit: Checksum) -> Result<()> {
+/// Objects that a commit reaches and that the repository does not have.
+#[derive(Default)]
+struct Missing {
+    /// Some of them, with their paths.
+    listed: Vec<String>,
+    count: usize,
+}
+
+impl Missing {
+    /// Looks for every object that the commit reaches.
+    fn of(repository: &Repository, commit: Checksum) -> Result<Self> {
         let mut walk = ReachabilityCheck {
-            repository: self.repository,
+            repository,
             seen: HashSet::new(),
-            missing: Vec::new(),
-            count: 0,
+            missing: Self::default(),
         };
         walk.commit(commit)?;
-        if walk.count == 0 {
+        Ok(walk.missing)
+    }
+
+    fn add(&mut self, checksum: Checksum, extension: &str, path: &str) {
+        self.count += 1;
+        if self.listed.len() < LISTED {
+            let object = format!("object {checksum}.{extension} ({path})");
+            self.listed.push(object);
+        }
+    }
+
+    /// None must be.
+    fn into_result(self, commit: Checksum) -> Result<()> {
+        if self.count == 0 {
             return Ok(());
         }
-        let more = match walk.count - walk.missing.len() {
+        let more = match self.count - self.listed.len() {
             0 => String::new(),
             n => format!("\n  and {n} more"),
         };
         bail!(
             "commit {commit} is not whole: the image lacks\n  {}{more}",
-            walk.missing.join("\n  ")
+            self.listed.join("\n  ")
         )
     }
 }
@@ -268,8 +361,7 @@ struct ReachabilityCheck<'a> {
     repository: &'a Repository,
     /// Objects that were looked for, by kind: one name may be used for several.
     seen: HashSet<(&'static str, Checksum)>,
-    missing: Vec<String>,
-    count: usize,
+    missing: Missing,
 }
 
 impl ReachabilityCheck<'_> {
@@ -299,19 +391,20 @@ impl ReachabilityCheck<'_> {
                     .metadata(MetadataKind::Dirmeta, dirmeta)?
                     .is_none()
             {
-                self.lacks(dirmeta, "dirmeta", &path);
+                self.missing.add(dirmeta, "dirmeta", &path);
             }
             if !self.seen.insert(("dirtree", dirtree)) {
                 continue;
             }
             let Some(listed) = self.list(dirtree)? else {
-                self.lacks(dirtree, "dirtree", &path);
+                self.missing.add(dirtree, "dirtree", &path);
                 continue;
             };
             for (name, content) in listed.files {
                 if self.seen.insert(("file", content)) && !self.repository.has_file(content)? {
                     let slash = if path == "/" { "" } else { "/" };
-                    self.lacks(content, "file", &format!("{path}{slash}{name}"));
+                    self.missing
+                        .add(content, "file", &format!("{path}{slash}{name}"));
                 }
             }
             open.push((path.len(), listed.directories));
@@ -323,13 +416,5 @@ impl ReachabilityCheck<'_> {
         let object = self.repository.metadata(MetadataKind::Dirtree, dirtree)?;
         let listed = object.map(|object| parse::dirtree(&object)).transpose();
         listed.with_context(|| format!("object {dirtree}.dirtree is damaged"))
-    }
-
-    fn lacks(&mut self, checksum: Checksum, extension: &str, path: &str) {
-        self.count += 1;
-        if self.missing.len() < LISTED {
-            self.missing
-                .push(format!("object {checksum}.{extension} ({path})"));
-        }
     }
 }

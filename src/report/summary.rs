@@ -54,10 +54,14 @@ pub fn committed_line(committed: &Committed) -> String {
 
 /// One line about an imported image.
 pub fn imported_line(imported: &Imported) -> String {
-    match &imported.base {
-        Some(base) => format!("{} layers, on top of commit {base}", imported.layers),
-        None => format!("{} layers", imported.layers),
+    let mut line = format!("{} layers", imported.layers);
+    if imported.layers_read < imported.layers {
+        line += &format!(", {} of them read", imported.layers_read);
     }
+    if let Some(base) = &imported.base {
+        line += &format!(", on top of commit {base}");
+    }
+    line
 }
 
 /// Which layers two images share, in the words of rpm-ostree's `--compare-with-build`: `old` has

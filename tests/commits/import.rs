@@ -30,11 +30,12 @@ fn checkout(dir: &Path, repo: &str) -> PathBuf {
     path
 }
 
-/// What a repository has for good; the branch is written anew.
+/// What a repository has for good; the branch, and what layers were imported, is written anew.
 fn objects(repo: &str) -> Files {
     let mut files = files(repo);
-    let is_ref = |path: &PathBuf| path.starts_with(Path::new(repo).join("refs"));
-    files.retain(|path, file| file.is_some() && !is_ref(path));
+    let is_below = |path: &Path, dir: &str| path.starts_with(Path::new(repo).join(dir));
+    let is_new = |path: &Path| is_below(path, "refs") || is_below(path, "extensions");
+    files.retain(|path, file| file.is_some() && !is_new(path));
     files
 }
 

@@ -12,5 +12,6 @@ mod import_faults;
 mod import_hostile;
 mod import_interrupt;
 mod import_layers;
+mod import_updates;
 mod repository;
 mod roundtrip;

@@ -5,9 +5,9 @@
 #   helper layout   the program, and the OCI layout of the image
 #   tree            the image's files, mounted
 #   disk            the disk image, whose partition begins at 1 MiB and has a file system
-#   stateroot branch layers   names in OSTree; where the machine keeps the layers it has
+#   stateroot branch   names in OSTree
 set -euxo pipefail
-: "${helper:?}" "${layout:?}" "${tree:?}" "${disk:?}" "${stateroot:?}" "${branch:?}" "${layers:?}"
+: "${helper:?}" "${layout:?}" "${tree:?}" "${disk:?}" "${stateroot:?}" "${branch:?}"
 
 # The image's programs see the disk at /sysroot, and write nowhere else.
 system=$tree/sysroot
@@ -36,8 +36,4 @@ ostree admin deploy --sysroot=/sysroot --os="$stateroot" \
 extlinux --install "$system/boot/syslinux"
 ostree admin status --sysroot=/sysroot
 cat "$system/boot/loader/syslinux.cfg"
-
-# The layers, as an installer that pulls the image has them.
-mkdir -p "$system/ostree/deploy/$stateroot$(dirname "$layers")"
-cp -r "$layout" "$system/ostree/deploy/$stateroot$layers"
 umount "$system"

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# A virtual machine and a registry on loopback, for tests/e2e/boot and tests/e2e/sealed, which set
-# where things are and in what phase they are. qemu emulates the processor, which needs no rights
+# A virtual machine and a registry on loopback, for tests/e2e/boot and tests/e2e/composefs, which
+# set where things are and in what phase they are. qemu emulates the processor, which needs no rights
 # and no hardware, and is slow.
 : "${place:=}" "${disk:=}" "${phase:=}"
 # More options for qemu: firmware, a kernel, disks after the first.
