@@ -10,6 +10,7 @@ mod cache;
 mod chunked_oci;
 mod config;
 mod injected;
+mod instructions;
 mod library;
 mod output;
 mod previous;
