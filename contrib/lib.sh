@@ -230,34 +230,29 @@ build_helper() {
     [[ -n ${AOH_HELPER:-} ]] || cargo build --locked --manifest-path "$top/Cargo.toml"
 }
 
-# The program as one static file, without libostree: `static` is its path. Nobody looks into it with
-# a debugger, and without what that needs it is compiled and linked sooner.
-static_helper() {
-    local host
-    host=$(rustc -vV | sed -n 's/^host: //p')
-    # shellcheck disable=SC2034 # for the caller
-    static=$target/$host/debug/apt-ostree-helper
-    CARGO_PROFILE_DEV_DEBUG=none RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --manifest-path "$top/Cargo.toml" \
-        --no-default-features --features cli --target "$host"
-}
-
 # What others have published: target/interop/release/{ostree-ext-cli,composefs-digest,ocidir-check}.
 build_ostree_ext() {
     cargo build --release --locked --manifest-path "$top/tests/interop/Cargo.toml" --target-dir "$target/interop"
 }
 
 # The image that carries the helper; podman's cache makes it quick while the source is the same.
-# AOH_HELPER_LTO=off compiles it faster than a release is.
+# AOH_HELPER_QUICK=1 compiles it sooner than a release is.
 helper_image() {
-    local vendor=()
+    local vendor=() quick=() lock
+    mkdir -p "$target"
+    # Two that want it at once would both compile it.
+    exec {lock}>"$target/helper-image.lock"
+    flock "$lock"
     base_image "$HELPER_SUITE"
     vendor_crates
     [[ ! -d $target/vendor ]] || vendor=(-v "$target/vendor:/vendor:ro")
-    logged "$target/helper-image.log" podman build "${build_flags[@]}" "${vendor[@]}" \
+    [[ -z ${AOH_HELPER_QUICK:-} ]] || quick=(--build-arg CARGO_PROFILE_RELEASE_LTO=off
+        --build-arg CARGO_PROFILE_RELEASE_OPT_LEVEL=1)
+    logged "$target/helper-image.log" podman build "${build_flags[@]}" "${vendor[@]}" "${quick[@]}" \
         --ignorefile "$top/containerfiles/Containerfile.helper.containerignore" \
         --build-arg BASE="$(base_image_name "$HELPER_SUITE")" \
-        --build-arg CARGO_PROFILE_RELEASE_LTO="${AOH_HELPER_LTO:-thin}" \
         -f "$top/containerfiles/Containerfile.helper" -t "$HELPER_IMAGE" "$top"
+    exec {lock}>&-
 }
 
 # chunked_image NAME CONTAINERFILE BASE DIR [OPTION...]: a podman build by Containerfile.chunked or

@@ -30,14 +30,16 @@ const STATE: [&str; 11] = [
 /// where `finalize` moves it.
 const DEBCONF: [&str; 2] = ["var/cache/debconf", "usr/lib/sysimage/debconf"];
 
-/// What tells one machine, or one build, from another, besides the keys of its ssh server. Apart
-/// from the package database, which an image that is built again of the same packages has
-/// unchanged.
-const MACHINE: [&str; 8] = [
+/// What tells one machine, or one build, from another, besides the keys of its ssh server: the
+/// certificate is the one that the package ssl-cert makes. Apart from the package database, which
+/// an image that is built again of the same packages has unchanged.
+const MACHINE: [&str; 10] = [
     "etc/hostname",
     "etc/hosts",
     "etc/machine-id",
     "etc/resolv.conf",
+    "etc/ssl/certs/ssl-cert-snakeoil.pem",
+    "etc/ssl/private/ssl-cert-snakeoil.key",
     "var/lib/dbus/machine-id",
     "var/lib/systemd/credential.secret",
     "var/lib/systemd/random-seed",

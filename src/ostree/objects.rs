@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::content_cache::{CacheKey, ContentCache};
 use super::gvariant::{self, Tuple};
+use super::stored::FileHeader;
 use crate::checksum::Checksum;
 use crate::parallel;
 use crate::progress::Progress;
@@ -243,6 +244,16 @@ pub fn content_header(tree: &Tree, id: EntryId) -> Vec<u8> {
 pub fn content_header_of(metadata: &Metadata, target: &str) -> Vec<u8> {
     let mode = metadata.kind.type_bits() | metadata.permissions;
     framed_header([metadata.uid, metadata.gid, mode], target, &metadata.xattrs)
+}
+
+/// The same of an object that is read or written.
+pub fn content_header_of_object(header: &FileHeader) -> Vec<u8> {
+    let mode = header.kind.type_bits() | header.permissions;
+    framed_header(
+        [header.uid, header.gid, mode],
+        &header.target,
+        &header.xattrs,
+    )
 }
 
 fn framed_header([uid, gid, mode]: [u32; 3], target: &str, xattrs: &Xattrs) -> Vec<u8> {

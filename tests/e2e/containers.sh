@@ -33,8 +33,8 @@ make_chroot() {
 # On the machine: what is needed inside is brought to $place, and all goes on in a namespace whose
 # mounts end with it, with that suite as its root where one is named.
 outside() {
-    local root='' dir
-    static_helper
+    local root='' dir static
+    static=$("$top/tests/e2e/static")
     base_tarball trixie
     [[ -z $suite ]] || { make_chroot && root=$chroot; }
     rm -rf --one-file-system "$root/${place:?}"

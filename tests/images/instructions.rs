@@ -4,6 +4,7 @@
 //! The counts depend on the compiler, on the C library, which a release of Debian has with its
 //! valgrind, and on what the processor offers. So they are kept with these. With others this test
 //! says so and holds nothing, until somebody keeps theirs.
+#![allow(clippy::print_stderr)]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use ostree::gio::{self, prelude::*};
+use ostree::glib;
 use ostree::{ObjectType, Repo, RepoMode};
 use sha2::{Digest, Sha256};
 
@@ -15,12 +16,16 @@ use super::staging::{begin_alone, lock_of, own, remove_killed, staging_directory
 use crate::checksum::Checksum;
 use crate::ostree::commit::Commit;
 use crate::ostree::gvariant;
+use crate::ostree::objects::content_header_of_object;
 use crate::ostree::stored::{FileHeader, MetadataKind};
 use crate::tree::Kind;
 use crate::undo::{Undo, remove_tree};
 
 /// Files up to this size are written from memory, in bytes.
-const SMALL: u64 = 128 * 1024;
+///
+/// Their checksums are computed here: Debian's libostree is built without a library that uses the
+/// processor's instructions for SHA-256, and takes several times as long.
+const IN_MEMORY: u64 = 16 << 20;
 
 /// Objects on their way into a repository. Dropped without [`Transaction::commit`], it leaves the
 /// repository as it was.
@@ -150,7 +155,7 @@ impl<'a> Transaction<'a> {
     pub fn file(&mut self, file: &NewFile<'_>, content: &mut dyn Read) -> Result<Checksum> {
         let written = match file.header.kind {
             Kind::Symlink => self.symlink(file),
-            _ if file.header.size <= SMALL => self.small(file, content),
+            _ if file.header.size <= IN_MEMORY => self.in_memory(file, content),
             _ if self.repo().mode() == RepoMode::Archive => self.spooled(file, content),
             _ => self.streamed(file, content),
         };
@@ -210,25 +215,40 @@ impl<'a> Transaction<'a> {
         Checksum::from_hex(&written)
     }
 
-    fn small(&mut self, file: &NewFile<'_>, content: &mut dyn Read) -> Result<Checksum> {
+    fn in_memory(&mut self, file: &NewFile<'_>, content: &mut dyn Read) -> Result<Checksum> {
         let header = file.header;
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
+        let mut bytes = Vec::with_capacity(usize::try_from(header.size)? + 1);
         // One byte more than there should be tells that there are more.
-        content.take(header.size + 1).read_to_end(&mut buffer)?;
-        ensure_size(header, buffer.len() as u64)?;
-        let expected = file.expected.map(|checksum| checksum.to_string());
-        let written = self.repo().write_regfile_inline(
-            expected.as_deref(),
-            header.uid,
-            header.gid,
-            mode(header),
-            Some(&xattrs(header)?),
-            &buffer,
-            NO_CANCELLABLE,
-        )?;
-        self.buffer = buffer;
-        Checksum::from_hex(&written)
+        content.take(header.size + 1).read_to_end(&mut bytes)?;
+        ensure_size(header, bytes.len() as u64)?;
+        let mut hasher = Sha256::new_with_prefix(content_header_of_object(header));
+        hasher.update(&bytes);
+        let checksum = expected(file, Checksum::finish(hasher))?;
+        let input = gio::MemoryInputStream::from_bytes(&glib::Bytes::from_owned(bytes));
+        self.content(header, checksum, &input)?;
+        Ok(checksum)
+    }
+
+    /// Writes an object whose checksum has been computed.
+    fn content(
+        &self,
+        header: &FileHeader,
+        checksum: Checksum,
+        input: &impl IsA<gio::InputStream>,
+    ) -> Result<()> {
+        let info = gio::FileInfo::new();
+        info.set_file_type(gio::FileType::Regular);
+        info.set_size(i64::try_from(header.size)?);
+        info.set_attribute_uint32("unix::uid", header.uid);
+        info.set_attribute_uint32("unix::gid", header.gid);
+        info.set_attribute_uint32("unix::mode", mode(header));
+        let xattrs = xattrs(header)?;
+        let (stream, length) =
+            ostree::raw_file_to_content_stream(input, &info, Some(&xattrs), NO_CANCELLABLE)?;
+        let name = checksum.to_string();
+        self.repo()
+            .write_content_trusted(&name, &stream, length, NO_CANCELLABLE)?;
+        Ok(())
     }
 
     fn streamed(&mut self, file: &NewFile<'_>, content: &mut dyn Read) -> Result<Checksum> {
@@ -242,27 +262,14 @@ impl<'a> Transaction<'a> {
             header.size,
             Some(&xattrs(header)?),
         )?;
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.resize(256 * 1024, 0);
-        let mut copied = 0;
-        loop {
-            let got = match content.read(&mut buffer) {
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-                got => got?,
-            };
-            if got == 0 {
-                break;
-            }
-            copied += got as u64;
-            if copied > header.size {
-                break;
-            }
-            let (_, failed) = writer.write_all(&buffer[..got], NO_CANCELLABLE)?;
-            if let Some(failed) = failed {
-                return Err(failed.into());
-            }
-        }
-        self.buffer = buffer;
+        let mut left = header.size;
+        // One byte more than there should be tells that there are more.
+        let copied = in_pieces(&mut self.buffer, content, header.size + 1, |piece| {
+            let piece = &piece[..piece.len().min(usize::try_from(left)?)];
+            left -= piece.len() as u64;
+            let (_, failed) = writer.write_all(piece, NO_CANCELLABLE)?;
+            failed.map_or(Ok(()), |failed| Err(failed.into()))
+        })?;
         ensure_size(header, copied)?;
         Checksum::from_hex(&writer.finish(NO_CANCELLABLE)?)
     }
@@ -273,25 +280,16 @@ impl<'a> Transaction<'a> {
         let path = self.repository.path().join("tmp");
         let mut spool =
             tempfile::tempfile_in(&path).with_context(|| format!("making a file in {path}"))?;
-        let copied = std::io::copy(&mut content.take(header.size + 1), &mut spool)?;
+        let mut hasher = Sha256::new_with_prefix(content_header_of_object(header));
+        let copied = in_pieces(&mut self.buffer, content, header.size + 1, |piece| {
+            hasher.update(piece);
+            Ok(spool.write_all(piece)?)
+        })?;
         ensure_size(header, copied)?;
-        spool.flush()?;
+        let checksum = expected(file, Checksum::finish(hasher))?;
         spool.rewind()?;
-        let info = gio::FileInfo::new();
-        info.set_file_type(gio::FileType::Regular);
-        info.set_size(i64::try_from(header.size)?);
-        info.set_attribute_uint32("unix::uid", header.uid);
-        info.set_attribute_uint32("unix::gid", header.gid);
-        info.set_attribute_uint32("unix::mode", mode(header));
-        let input = gio::ReadInputStream::new(spool);
-        let xattrs = xattrs(header)?;
-        let (stream, length) =
-            ostree::raw_file_to_content_stream(&input, &info, Some(&xattrs), NO_CANCELLABLE)?;
-        let expected = file.expected.map(|checksum| checksum.to_string());
-        let written =
-            self.repo()
-                .write_content(expected.as_deref(), &stream, length, NO_CANCELLABLE)?;
-        Checksum::from_hex(&written.to_hex())
+        self.content(header, checksum, &gio::ReadInputStream::new(spool))?;
+        Ok(checksum)
     }
 
     /// Whether the object is in the repository or written already.
@@ -398,6 +396,38 @@ fn mode(header: &FileHeader) -> u32 {
 
 fn xattrs(header: &FileHeader) -> Result<ostree::glib::Variant> {
     variant(&gvariant::xattrs(&header.xattrs), "a(ayay)")
+}
+
+/// Hands `content` over in pieces, of not more than `limit` bytes altogether; gives their number.
+fn in_pieces(
+    buffer: &mut Vec<u8>,
+    content: &mut dyn Read,
+    limit: u64,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<u64> {
+    let mut content = content.take(limit);
+    buffer.resize(256 * 1024, 0);
+    let mut copied = 0;
+    loop {
+        let got = match content.read(buffer) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            got => got?,
+        };
+        if got == 0 {
+            return Ok(copied);
+        }
+        copied += got as u64;
+        take(&buffer[..got])?;
+    }
+}
+
+/// What the object is called, which must be what was expected.
+fn expected(file: &NewFile<'_>, found: Checksum) -> Result<Checksum> {
+    ensure!(
+        file.expected.is_none_or(|expected| expected == found),
+        "it is damaged: its content has the checksum {found}"
+    );
+    Ok(found)
 }
 
 fn ensure_size(header: &FileHeader, read: u64) -> Result<()> {
