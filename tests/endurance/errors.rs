@@ -369,7 +369,7 @@ fn a_repository_on_a_full_disk_is_whole() {
     run(&["build", "-q", "--rootfs", rootfs.str(), "-o", &image]);
     let script = r#"
         set -eu
-        for size in $(seq 1240 8 1440); do
+        for size in $(seq 640 8 900); do
             mount -t tmpfs -o size=${size}k tmpfs "$2"
             ostree --repo="$2/repo" init --mode=archive
             ostree --repo="$2/repo" config set core.min-free-space-percent 0
