@@ -24,6 +24,15 @@ make_data() {
     mv "$rootfs.new" "$rootfs"
 }
 
+# The published ostree-ext as a release has it: the tests' build of it optimises little. Sets
+# `ostree_ext`.
+optimised_ostree_ext() {
+    # shellcheck disable=SC2034 # for those who source this
+    ostree_ext=$target/interop-optimised/release/ostree-ext-cli
+    cargo build --release --locked --manifest-path "$top/tests/interop/Cargo.toml" --bin ostree-ext-cli \
+        --config 'profile.release.package."*".opt-level=3' --target-dir "$target/interop-optimised"
+}
+
 describe_data() {
     printf '    %s entries, %s\n' "$(find "$rootfs" | wc -l)" "$(du -sh --apparent-size "$rootfs" | cut -f 1)"
 }
