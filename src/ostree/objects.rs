@@ -248,12 +248,8 @@ pub fn content_header_of(metadata: &Metadata, target: &str) -> Vec<u8> {
 
 /// The same of an object that is read or written.
 pub fn content_header_of_object(header: &FileHeader) -> Vec<u8> {
-    let mode = header.kind.type_bits() | header.permissions;
-    framed_header(
-        [header.uid, header.gid, mode],
-        &header.target,
-        &header.xattrs,
-    )
+    let numbers = [header.uid, header.gid, header.mode()];
+    framed_header(numbers, &header.target, &header.xattrs)
 }
 
 fn framed_header([uid, gid, mode]: [u32; 3], target: &str, xattrs: &Xattrs) -> Vec<u8> {

@@ -52,6 +52,13 @@ pub struct FileHeader {
     pub xattrs: Xattrs,
 }
 
+impl FileHeader {
+    /// Type and permission bits, as `stat` gives them.
+    pub fn mode(&self) -> u32 {
+        self.kind.type_bits() | self.permissions
+    }
+}
+
 /// Where metadata objects are kept.
 pub trait ObjectStore {
     /// The bytes of a metadata object; none when it is not there.

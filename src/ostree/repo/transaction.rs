@@ -241,7 +241,7 @@ impl<'a> Transaction<'a> {
         info.set_size(i64::try_from(header.size)?);
         info.set_attribute_uint32("unix::uid", header.uid);
         info.set_attribute_uint32("unix::gid", header.gid);
-        info.set_attribute_uint32("unix::mode", mode(header));
+        info.set_attribute_uint32("unix::mode", header.mode());
         let xattrs = xattrs(header)?;
         let (stream, length) =
             ostree::raw_file_to_content_stream(input, &info, Some(&xattrs), NO_CANCELLABLE)?;
@@ -258,19 +258,16 @@ impl<'a> Transaction<'a> {
             expected.as_deref(),
             header.uid,
             header.gid,
-            mode(header),
+            header.mode(),
             header.size,
             Some(&xattrs(header)?),
         )?;
-        let mut left = header.size;
-        // One byte more than there should be tells that there are more.
-        let copied = in_pieces(&mut self.buffer, content, header.size + 1, |piece| {
-            let piece = &piece[..piece.len().min(usize::try_from(left)?)];
-            left -= piece.len() as u64;
+        let copied = in_pieces(&mut self.buffer, content, header.size, |piece| {
             let (_, failed) = writer.write_all(piece, NO_CANCELLABLE)?;
             failed.map_or(Ok(()), |failed| Err(failed.into()))
         })?;
-        ensure_size(header, copied)?;
+        let more = in_pieces(&mut self.buffer, content, 1, |_| Ok(()))?;
+        ensure_size(header, copied + more)?;
         Checksum::from_hex(&writer.finish(NO_CANCELLABLE)?)
     }
 
@@ -388,10 +385,6 @@ fn is_there(path: &Utf8Path) -> Result<bool> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(e).with_context(|| format!("looking at {path}")),
     }
-}
-
-fn mode(header: &FileHeader) -> u32 {
-    header.kind.type_bits() | header.permissions
 }
 
 fn xattrs(header: &FileHeader) -> Result<ostree::glib::Variant> {
