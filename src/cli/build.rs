@@ -40,7 +40,7 @@ pub struct BuildArgs {
     commit: CommitArgs,
 
     /// Store the commit in an OSTree repository too
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "no_commit_checksum")]
     repo: Option<Utf8PathBuf>,
 
     /// Branch of the repository that is to point at the commit, which then follows the one that the

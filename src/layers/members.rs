@@ -30,8 +30,10 @@ pub struct Source<'a> {
 /// What is written of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WrittenContent {
-    /// Its content.
+    /// Its content. The name of its object is known then.
     Bytes,
+    /// Its content, and nothing more is learnt of it.
+    BytesAlone,
     /// The name of its object, which stands for the content: what comes of it is no layer, but
     /// tells layers apart by all that decides their bytes.
     Name,
@@ -122,8 +124,7 @@ impl<'a, W: Write> LayerArchive<'a, W> {
         }
     }
 
-    /// Writes the regular file `id` as `path`, attributes and content included. It is read once,
-    /// and the name of its object is known then.
+    /// Writes the regular file `id` as `path`, attributes and content included. It is read once.
     pub fn file(&mut self, id: EntryId, path: &str) -> Result<()> {
         let tree = self.source.tree;
         let size = tree.entry(id).size;
@@ -137,7 +138,9 @@ impl<'a, W: Write> LayerArchive<'a, W> {
                 let name = self.name(id)?;
                 self.tar.append_named(&member, &xattrs, name.as_bytes())
             }
-            WrittenContent::Bytes => self.content(id, &member, &xattrs),
+            WrittenContent::Bytes | WrittenContent::BytesAlone => {
+                self.content(id, &member, &xattrs)
+            }
         }
         .with_context(|| format!("writing /{} to a layer", tree.path(id)))
     }
@@ -153,10 +156,10 @@ impl<'a, W: Write> LayerArchive<'a, W> {
             contents,
             objects,
             progress,
-            ..
+            written,
         } = self.source;
-        let is_known = objects.get(tree, id).is_some();
-        let mut hasher = (!is_known).then(|| ObjectHasher::new(tree, id));
+        let is_wanted = written == WrittenContent::Bytes && objects.get(tree, id).is_none();
+        let mut hasher = is_wanted.then(|| ObjectHasher::new(tree, id));
         let mut content = contents.open(tree, id)?;
         let buffer = &mut self.buffer[..BUFFER];
         self.tar

@@ -392,7 +392,14 @@ mod tests {
         lowest_first(29, 5);
         lowest_first(14, 4);
         for symbol in &ORDER[..18] {
-            lowest_first(if [0, 1, 10, 12].contains(symbol) { 2 } else { 0 }, 3);
+            lowest_first(
+                if [0, 1, 10, 12].contains(symbol) {
+                    2
+                } else {
+                    0
+                },
+                3,
+            );
         }
         let mut highest_first = |value: u32, count: u32| {
             bits.extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
@@ -423,7 +430,11 @@ mod tests {
         let end = bits.len();
         let stream: Vec<u8> = bits
             .chunks(8)
-            .map(|byte| byte.iter().rev().fold(0, |sum, bit| sum << 1 | u8::from(*bit)))
+            .map(|byte| {
+                byte.iter()
+                    .rev()
+                    .fold(0, |sum, bit| sum << 1 | u8::from(*bit))
+            })
             .collect();
         assert_eq!(last_block(&stream).unwrap(), LastBlock { header: 0, end });
     }

@@ -14,8 +14,9 @@ use crate::progress::Progress;
 /// What an image would be.
 #[derive(Debug, Serialize)]
 pub struct DryRun {
-    /// The commit.
-    pub commit: String,
+    /// The commit, unless it was not to be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// Entries of the rootfs.
     pub entries: usize,
     /// Packages found.
@@ -70,19 +71,22 @@ pub fn dry_run(
     explain: &[String],
     progress: &dyn Progress,
 ) -> Result<DryRun> {
-    let hash_pass = HashPass::Ahead;
+    let hash_pass = match layers.names_commit() {
+        true => HashPass::Ahead,
+        false => layers.hash_pass(),
+    };
     let system = System::of_rootfs(rootfs, commit, hash_pass, layers.threads, progress)?;
     let packages = layers.packages(&system, rootfs.admin_dir.as_deref(), &rootfs.rootfs)?;
     layers.follow_what_fits(&write::platform(None, &packages)?)?;
     let below = Below::of(&system, &packages, &layers, None, progress)?;
     let planned = Planned::new(&system, &packages.ownership, &layers, below.as_ref())?;
-    let layers = planned.plan.layers.iter().zip(&planned.components);
+    let planned_layers = planned.plan.layers.iter().zip(&planned.components);
     Ok(DryRun {
-        commit: system.commit()?.checksum.to_string(),
+        commit: write::commit_of(&system, &layers)?.map(|commit| commit.to_string()),
         entries: system.tree.len(),
         packages: packages.installed.len(),
         expected_bytes: planned.plan.expected_bytes(),
-        layers: layers
+        layers: planned_layers
             .map(|(layer, components)| DryLayer {
                 size: layer.size,
                 chance: layer.chance,

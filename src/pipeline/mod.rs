@@ -109,6 +109,10 @@ pub fn build(
             store.repo
         );
     }
+    ensure!(
+        commit.store.is_none() || image.layers.names_commit(),
+        "an image without the checksum of its commit cannot be stored as a commit too"
+    );
     let (hash_pass, threads) = (image.layers.hash_pass(), image.layers.threads);
     let system = System::of_rootfs(rootfs, commit, hash_pass, threads, progress)?;
     let packages = image
@@ -194,8 +198,14 @@ impl LayerOptions {
         let is_alone = self.format != Format::Plain && self.max_layers.get() == 1;
         match self.previous.is_some() || self.lower.is_some() || is_alone {
             true => HashPass::Ahead,
-            false => HashPass::WhileWriting,
+            false if self.names_commit() => HashPass::WhileWriting,
+            false => HashPass::Never,
         }
+    }
+
+    /// Whether the image names its commit.
+    fn names_commit(&self) -> bool {
+        self.commit_checksum || self.format != Format::Plain
     }
 
     /// Forgets a previous image for another platform.

@@ -128,6 +128,10 @@ pub struct LayerOptions {
     pub lower: Option<Lower>,
     /// Which times the files of a plain image have.
     pub times: FileTimes,
+    /// Whether a plain image names the commit that its tree would be, and what its layers are made
+    /// of: without, no content is hashed but as part of a layer, and no later image can take layers
+    /// over.
+    pub commit_checksum: bool,
     /// Where dpkg's database is in a commit, when not where it is looked for.
     pub admin_dir: Option<String>,
     /// What the user says of paths.
@@ -147,6 +151,7 @@ impl LayerOptions {
             previous: None,
             lower: None,
             times: FileTimes::Keep,
+            commit_checksum: true,
             admin_dir: None,
             components: None,
             intervals: None,

@@ -12,8 +12,10 @@ pub struct Built {
     pub digest: String,
     /// The digest of the config.
     pub image_id: String,
-    /// The commit; of a plain image, the commit that its tree would be.
-    pub commit: String,
+    /// The commit; of a plain image, the commit that its tree would be, unless it was not to be
+    /// told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// Seconds since the epoch: the date of image and commit.
     pub timestamp: u64,
     /// Entries of the rootfs in the image.

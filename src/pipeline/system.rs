@@ -38,6 +38,8 @@ pub enum HashPass {
     Ahead,
     /// As their content is written, so that it is read once.
     WhileWriting,
+    /// Not at all: nothing asks for them.
+    Never,
 }
 
 /// A system with its commit.

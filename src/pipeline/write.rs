@@ -16,8 +16,8 @@ use super::planned::Planned;
 use super::system::{Packages, System};
 use super::times::Times;
 use super::{
-    Bill, Built, Format, ImageOptions, LayerPlan, LayerSummary, PLAN_LABEL, Previous, labels,
-    verified,
+    Bill, Built, Format, ImageOptions, LayerOptions, LayerPlan, LayerSummary, PLAN_LABEL, Previous,
+    labels, verified,
 };
 use crate::checksum::Checksum;
 use crate::layers::{
@@ -86,7 +86,10 @@ pub fn write_image(
         contents: system.contents.as_ref(),
         objects: &system.objects,
         progress,
-        written: WrittenContent::Bytes,
+        written: match options.layers.names_commit() {
+            true => WrittenContent::Bytes,
+            false => WrittenContent::BytesAlone,
+        },
     };
     let date = system.timestamp();
     let times = Times::new(
@@ -120,10 +123,10 @@ pub fn write_image(
     blobs.sort_by_key(|(at, _)| *at);
 
     let compression = options.compression;
-    let commit = system.commit()?.checksum;
-    let commit_comment = match system.info.subject.as_str() {
-        "" => format!("ostree export of commit {commit}"),
-        subject => subject.to_owned(),
+    let commit = commit_of(system, &options.layers)?;
+    let commit_comment = match (system.info.subject.as_str(), &commit) {
+        ("", Some(commit)) => format!("ostree export of commit {commit}"),
+        (subject, _) => subject.to_owned(),
     };
     let written = jobs.iter().zip(&blobs).map(|(job, (_, made))| Finished {
         layer: layer(job, &made.blob, compression, commit_comment.clone()),
@@ -170,7 +173,7 @@ pub fn write_image(
     let built = Built {
         digest: image.manifest.to_digest(),
         image_id: image.config.to_digest(),
-        commit: commit.to_string(),
+        commit: commit.map(|commit| commit.to_string()),
         timestamp: system.timestamp(),
         entries: system.tree.len(),
         packages: packages.installed.len(),
@@ -237,7 +240,8 @@ struct LayerWriter<'a> {
 /// A layer that is there.
 struct WrittenLayer {
     blob: Blob,
-    key: Checksum,
+    /// Unknown where the image does not name its commit.
+    key: Option<Checksum>,
     taken_over: bool,
     /// What the previous image had under this key, and what the layer is not.
     refused: Option<Checksum>,
@@ -260,7 +264,11 @@ impl LayerWriter<'_> {
         let mut refused = None;
         if let Some(previous) = self.previous {
             let key = self.key(job, buffer)?;
-            if let Some(blob) = previous.take(&key.to_string(), self.stage)? {
+            let blob = match &key {
+                Some(key) => previous.take(&key.to_string(), self.stage)?,
+                None => None,
+            };
+            if let Some(blob) = blob {
                 if !previous.is_verified() || self.is_really(job, &blob, buffer)? {
                     self.source.progress.advance(job.size);
                     return Ok(WrittenLayer {
@@ -296,15 +304,19 @@ impl LayerWriter<'_> {
         verified::holds(self.stage, blob, Checksum::finish(made))
     }
 
-    /// The hash of all that decides the bytes of a layer.
-    fn key(&self, job: &Job<'_>, buffer: &mut [u8]) -> Result<Checksum> {
+    /// The hash of all that decides the bytes of a layer, where the names of its files are learnt.
+    fn key(&self, job: &Job<'_>, buffer: &mut [u8]) -> Result<Option<Checksum>> {
+        if self.source.written == WrittenContent::BytesAlone {
+            return Ok(None);
+        }
         let source = Source {
             written: WrittenContent::Name,
             ..self.source
         };
         let mut hasher = Sha256::new();
         writeln!(hasher, "{WRITER} {:?} {:?}", self.format, self.compression)?;
-        Ok(Checksum::finish(self.write(job, source, hasher, buffer)?))
+        let hasher = self.write(job, source, hasher, buffer)?;
+        Ok(Some(Checksum::finish(hasher)))
     }
 
     fn write<W: Write>(
@@ -360,7 +372,7 @@ fn planned_layer(job: &Job<'_>, made: &WrittenLayer) -> PlannedLayer {
     PlannedLayer {
         components: job.content.components().to_vec(),
         chance: Some((job.chance * 1e4).round() / 1e4),
-        key: Some(made.key.to_string()),
+        key: made.key.map(|key| key.to_string()),
         diff_id: Some(made.blob.diff_id.to_digest()),
         uncompressed_size: Some(made.blob.uncompressed_size),
         dead_size: None,
@@ -408,7 +420,8 @@ fn details(
     }
     let mut annotations = options.annotations;
     if options.layers.format == Format::Plain {
-        annotations.insert(PLAIN_COMMIT.into(), system.commit()?.checksum.to_string());
+        let commit = commit_of(system, &options.layers)?;
+        annotations.extend(commit.map(|commit| (PLAIN_COMMIT.into(), commit.to_string())));
     }
     labels::annotate_version(&config, &mut annotations);
     let created = match config.created() {
@@ -421,6 +434,12 @@ fn details(
         created,
         created_by: options.created_by,
     })
+}
+
+/// The commit that an image names.
+pub fn commit_of(system: &System, layers: &LayerOptions) -> Result<Option<Checksum>> {
+    let commit = layers.names_commit().then(|| system.commit()).transpose()?;
+    Ok(commit.map(|commit| commit.checksum))
 }
 
 /// The platform that an image is for: the one that is `named`, else dpkg's.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::shown;
-use super::summary::{human_size, shortened};
+use super::summary::{human_size, named_commit, shortened};
 use crate::pipeline::{
     ChangedPackage, Difference, DryRun, Explained, FetchedLayer, FoundFile, Inspected,
 };
@@ -28,12 +28,12 @@ pub fn dry_run_text(plan: &DryRun) -> String {
     // Writing to a String cannot fail, here and below.
     let _ = writeln!(
         text,
-        "{} layers, {}; about {} expected for the next update; {} packages; commit {}",
+        "{} layers, {}; about {} expected for the next update; {} packages{}",
         plan.layers.len(),
         human_size(total),
         human_size(plan.expected_bytes as u64),
         plan.packages,
-        plan.commit
+        named_commit(plan.commit.as_deref(), ";")
     );
     plan.explained
         .iter()

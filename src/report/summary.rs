@@ -33,13 +33,18 @@ pub fn summary_line(built: &Built) -> String {
         dead => format!(" ({} uncompressed of no use)", human_size(dead)),
     };
     format!(
-        "{} entries, {} packages, {} layers, {}{dead}, commit {}",
+        "{} entries, {} packages, {} layers, {}{dead}{}",
         built.entries,
         built.packages,
         built.layers.len(),
         human_size(built.size()),
-        built.commit
+        named_commit(built.commit.as_deref(), ",")
     )
+}
+
+/// What a summary says of the commit at its end, after `separator`.
+pub fn named_commit(commit: Option<&str>, separator: &str) -> String {
+    commit.map_or_else(String::new, |commit| format!("{separator} commit {commit}"))
 }
 
 /// One line about a commit.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::common::*;
+use serde_json::Value;
 
 const LARGE: &str = "usr/lib/large";
 
@@ -91,5 +92,51 @@ fn when_files_are_read_decides_nothing() {
         // One layer begins with the names of all that is in it.
         let alone = build(&["--max-layers", "1"]);
         assert_eq!(build(&["--max-layers", "1", "--cache", cache]), alone);
+    }
+}
+
+#[test]
+fn a_plain_image_can_leave_the_checksum_of_its_commit_out() {
+    let dir = scratch();
+    let rootfs = rootfs(dir.path());
+    let at = |name: &str| format!("oci:{}", dir.path().join(name).display());
+    let named = build_json(&rootfs, &at("named"), &["--format", "plain"]);
+    let options = ["--format", "plain", "--no-commit-checksum"];
+    let unnamed = build_json(&rootfs, &at("unnamed"), &options);
+    let digests = |report: &Value| -> Vec<Value> {
+        let layers = report["layers"].as_array().unwrap().iter();
+        layers.map(|layer| layer["digest"].clone()).collect()
+    };
+    assert_eq!(digests(&unnamed), digests(&named));
+    assert!(named["commit"].is_string() && unnamed["commit"].is_null());
+    assert!(named["digest"] != unnamed["digest"]);
+    let inspected = succeed(helper().args(["inspect", &at("unnamed"), "--json"]));
+    assert!(!inspected.contains(named["commit"].as_str().unwrap()));
+    let said = succeed(
+        helper()
+            .args(["plan", "--rootfs", rootfs.str()])
+            .args(options),
+    );
+    assert!(said.ends_with("packages"), "{said}");
+    // It can be followed; its layers are made again, and are the same.
+    let previous = ["--format", "plain", "--previous", &at("unnamed")];
+    let next = build_json(&rootfs, &at("next"), &previous);
+    assert_eq!(next["digest"], named["digest"]);
+    assert!(!next.to_string().contains(r#""taken_over":true"#), "{next}");
+
+    let (rootfs, out) = (rootfs.str(), at("refused"));
+    let base = [
+        "build",
+        "--rootfs",
+        rootfs,
+        "-o",
+        &out,
+        "--no-commit-checksum",
+    ];
+    let refused = |more: &[&str]| fail(2, &[&base, more].concat());
+    assert!(refused(&["--format", "ostree"]).contains("--format plain"));
+    for option in ["--previous", "--base", "--repo"] {
+        let said = refused(&["--format", "plain", option, "x"]);
+        assert!(said.contains(option), "{said}");
     }
 }
