@@ -142,8 +142,8 @@ pub struct LayerArgs {
     pub mtime: FileTimes,
 
     /// Leave the checksum of the commit that the tree would be, and those that tell layers apart,
-    /// out of a plain image: a third of the processors' time without compression. No later image can
-    /// take its layers over
+    /// out of a plain image: a third of the processors' time without compression. No later image
+    /// can take its layers over
     #[arg(long, conflicts_with_all = ["previous", "previous_required", "base"])]
     pub no_commit_checksum: bool,
 
