@@ -26,16 +26,18 @@ make_data() {
 
 # updated_copy DIR: `rootfs`, as if an update had changed every file of these packages.
 updated_copy() {
-    local package list path
-    cp -a --reflink=auto "$rootfs" "$1"
+    local new=$1.new package list path
+    rm -rf --one-file-system "$new"
+    cp -a --reflink=auto "$rootfs" "$new"
     for package in bash openssh-client libssl3t64; do
-        list=$(find "$1/var/lib/dpkg/info" -name "$package.list" -o -name "$package:*.list")
+        list=$(find "$new/var/lib/dpkg/info" -name "$package.list" -o -name "$package:*.list")
         while read -r path; do
-            path=$1$path
+            path=$new$path
             [[ -f $path && ! -L $path && -s $path ]] || continue
             printf x | dd of="$path" conv=notrunc status=none
         done <"$list"
     done
+    mv "$new" "$1"
 }
 
 # The published ostree-ext as a release has it: the tests' build of it optimises little. Sets

@@ -271,3 +271,51 @@ impl Write for BlobWriter {
 pub fn available_threads() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn compressed(input: &[u8], compression: Compression) -> Vec<u8> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = Utf8PathBuf::from_path_buf(directory.path().join("blob")).unwrap();
+        let mut writer = BlobWriter::create(path.clone(), compression).unwrap();
+        writer.write_all(input).unwrap();
+        writer.finish().unwrap();
+        std::fs::read(path).unwrap()
+    }
+
+    #[test]
+    fn the_usual_levels() {
+        let usual = |name| Compression::from_name(name, None).unwrap();
+        assert_eq!(usual("gzip"), Compression::Gzip(5));
+        assert_eq!(usual("zstd"), Compression::Zstd(2));
+    }
+
+    #[test]
+    fn zstd_finds_what_was_there_megabytes_before() {
+        let mut state = 1u64;
+        let next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 56) as u8
+        };
+        let noise: Vec<u8> = std::iter::repeat_with(next).take(3 << 20).collect();
+        // In pieces of another order, so that each of them has to be found.
+        let pieces: Vec<&[u8]> = noise.chunks(512).rev().collect();
+        let twice = [&noise[..], &pieces.concat()].concat();
+        for level in [1, 2, 3, 4, 5] {
+            let blob = compressed(&twice, Compression::Zstd(level));
+            assert!(
+                blob.len() < noise.len() * 33 / 20,
+                "level {level}: {}",
+                blob.len()
+            );
+            // The window's size, as a power of two, stands behind the magic number and a byte of
+            // flags (RFC 8878, 3.1.1.1.2).
+            assert_eq!(10 + (blob[5] >> 3), 23, "level {level}");
+        }
+    }
+}

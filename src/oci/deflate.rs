@@ -190,6 +190,7 @@ impl Reader<'_> {
             // A literal or a length, a distance, and what is behind them: 40 bits at most.
             let entry = codes.literals.direct(bits);
             let length = usize::from(entry & BITS);
+            // All bits where it is one, no bits where it is not.
             let is_length = u16::from(entry & LENGTH == 0).wrapping_sub(1);
             let distance = codes.distances.direct(bits >> length) & is_length;
             let second = codes.literals.direct(bits >> length);
