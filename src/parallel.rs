@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Error, Result, anyhow, ensure};
 
 /// Applies `work` to every job on `threads` threads and returns the results in the order of `jobs`.
 /// Jobs are started in order, so the largest should come first. Each thread makes its own state (a
@@ -19,22 +19,29 @@ pub fn map<J: Sync, S, R: Send>(
     work: impl Fn(&mut S, &J) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
     let next = AtomicUsize::new(0);
-    let failed = AtomicBool::new(false);
-    let results: Mutex<Vec<(usize, Result<R>)>> = Mutex::new(Vec::with_capacity(jobs.len()));
+    let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+    let has_failed = AtomicBool::new(false);
+    let results: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(jobs.len()));
     let run = || {
         let mut state = state();
-        let mut mine = Vec::new();
-        while !failed.load(Ordering::Relaxed) {
+        while !has_failed.load(Ordering::Relaxed) {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(job) = jobs.get(at) else { break };
-            let outcome = work(&mut state, job);
-            if outcome.is_err() {
-                failed.store(true, Ordering::Relaxed);
+            match work(&mut state, job) {
+                Ok(result) => {
+                    if let Ok(mut results) = results.lock() {
+                        results.push((at, result));
+                    }
+                }
+                Err(error) => {
+                    has_failed.store(true, Ordering::Relaxed);
+                    if let Ok(mut failed) = failed.lock() {
+                        if failed.as_ref().is_none_or(|(earliest, _)| at < *earliest) {
+                            *failed = Some((at, error));
+                        }
+                    }
+                }
             }
-            mine.push((at, outcome));
-        }
-        if let Ok(mut all) = results.lock() {
-            all.append(&mut mine);
         }
     };
     std::thread::scope(|scope| {
@@ -48,11 +55,14 @@ pub fn map<J: Sync, S, R: Send>(
         }
         run();
     });
-    let mut results = results
-        .into_inner()
-        .map_err(|_| anyhow!("a worker thread ended too early"))?;
-    results.sort_by_key(|(at, _)| *at);
-    results.into_iter().map(|(_, outcome)| outcome).collect()
+    let ended_early = || anyhow!("a worker thread ended too early");
+    if let Some((_, error)) = failed.into_inner().map_err(|_| ended_early())? {
+        return Err(error);
+    }
+    let mut results = results.into_inner().map_err(|_| ended_early())?;
+    results.sort_unstable_by_key(|(at, _)| *at);
+    ensure!(results.len() == jobs.len(), ended_early());
+    Ok(results.into_iter().map(|(_, result)| result).collect())
 }
 
 #[cfg(test)]

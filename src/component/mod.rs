@@ -24,6 +24,7 @@ pub use intervals::Intervals;
 pub use packages::owned_entries;
 use parts::SourceParts;
 pub use table::ComponentTable;
+use table::RowId;
 
 /// A set of entries that change together, and so belong into one layer.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,7 +92,7 @@ pub struct Ownership {
     packages: Vec<Option<u32>>,
     table: ComponentTable,
     /// The row of the table that has each entry.
-    rows: Vec<Option<usize>>,
+    rows: Vec<Option<RowId>>,
 }
 
 impl Ownership {

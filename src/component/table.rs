@@ -10,6 +10,9 @@ use crate::tree::{EntryId, Tree};
 
 /// More lines are no user's.
 const MAX_LINES: usize = 10_000;
+/// Names a row of a [`ComponentTable`]: all are counted, and there is one for each entry of a tree.
+pub(super) type RowId = u16;
+const _: () = assert!(MAX_LINES <= RowId::MAX as usize);
 /// More bytes are no name.
 const MAX_NAME: usize = 255;
 
@@ -64,10 +67,13 @@ impl ComponentTable {
     }
 
     /// For each entry of `tree` the row that has it. What has none is told.
-    pub(super) fn rows_of(&self, tree: &Tree) -> Vec<Option<usize>> {
-        let mut found: Vec<Option<usize>> = Vec::with_capacity(tree.len());
+    pub(super) fn rows_of(&self, tree: &Tree) -> Vec<Option<RowId>> {
+        if self.rows.is_empty() {
+            return vec![None; tree.len()];
+        }
+        let mut found: Vec<Option<RowId>> = Vec::with_capacity(tree.len());
         let mut is_used = vec![false; self.rows.len()];
-        let all = self.rows.iter().enumerate();
+        let all = (0..).zip(&self.rows);
         // The directories on the way, with the rows that may match something below them.
         let root = Level {
             directory: EntryId::ROOT,
@@ -95,11 +101,12 @@ impl ComponentTable {
                 if has.is_some_and(|row| row <= *at) {
                     break;
                 }
-                let Some(places) = self.rows[*at].pattern.follow(places, &name) else {
+                let row = &self.rows[usize::from(*at)];
+                let Some(places) = row.pattern.follow(places, &name) else {
                     continue;
                 };
-                if self.rows[*at].pattern.is_done(&places) {
-                    is_used[*at] = true;
+                if row.pattern.is_done(&places) {
+                    is_used[usize::from(*at)] = true;
                     has = Some(*at);
                 } else if tree.entry(id).is_dir() {
                     alive.push((*at, places));
@@ -125,20 +132,20 @@ impl ComponentTable {
     }
 
     /// The component of a row.
-    pub(super) fn component(&self, row: usize) -> &Component {
-        &self.rows[row].component
+    pub(super) fn component(&self, row: RowId) -> &Component {
+        &self.rows[usize::from(row)].component
     }
 
     /// What a row says, for people.
-    pub(super) fn describe(&self, row: usize) -> String {
-        let Row { line, text, .. } = &self.rows[row];
+    pub(super) fn describe(&self, row: RowId) -> String {
+        let Row { line, text, .. } = &self.rows[usize::from(row)];
         format!("line {line} of {}: {text}", self.name)
     }
 }
 
 struct Level {
     directory: EntryId,
-    alive: Vec<(usize, Places)>,
+    alive: Vec<(RowId, Places)>,
 }
 
 fn row(line: usize, text: &str) -> Result<Row> {

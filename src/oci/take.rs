@@ -1,10 +1,11 @@
-//! Blobs of another layout, taken over as they are: opened once, and believed only after their
-//! bytes were hashed.
+//! Blobs of another layout, taken over as they are: opened once, and believed where nobody has
+//! written to them since that layout was published, else only after their bytes were hashed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
@@ -13,6 +14,7 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::RegularFile;
+use super::layout::INDEX;
 use super::stage::{BLOBS, Stage, rename};
 use crate::checksum::Checksum;
 
@@ -21,7 +23,7 @@ const BUFFER: usize = 256 * 1024;
 impl Stage {
     /// Takes in a blob of another layout, as it is, by a hard link where that is safe. Tells
     /// whether it was there: one that is missing, or is not what its name says, is none (the latter
-    /// with a warning).
+    /// with a warning). One that is linked is hashed unless it is older than the layout's index.
     ///
     /// # Errors
     /// When it cannot be written to the stage.
@@ -42,7 +44,10 @@ impl Stage {
             Err(e) => return Err(e).with_context(|| format!("looking at {to}")),
         }
         let taken = match self.may_link(&blob)? {
-            true => self.link(blob, digest, size, &to),
+            true => {
+                let is_settled = is_older(&blob, &layout.join(INDEX)).unwrap_or(false);
+                self.link(blob, digest, size, is_settled, &to)
+            }
             false => self.add_stream(blob.into_file(), digest, size),
         };
         match taken {
@@ -81,9 +86,19 @@ impl Stage {
     }
 
     /// Links the file that is open, whatever has its name now; where that cannot be, copies it.
-    fn link(&self, blob: RegularFile, digest: Checksum, size: u64, to: &Utf8Path) -> Result<()> {
+    fn link(
+        &self,
+        blob: RegularFile,
+        digest: Checksum,
+        size: u64,
+        is_settled: bool,
+        to: &Utf8Path,
+    ) -> Result<()> {
+        let is_whole = blob.len() == size;
         let mut blob = blob.into_file();
-        check(&blob, &mut io::sink(), digest, size)?;
+        if !is_settled || !is_whole {
+            check(&blob, &mut io::sink(), digest, size)?;
+        }
         let opened = format!("/proc/self/fd/{}", blob.as_raw_fd());
         match linkat(CWD, opened, CWD, to.as_std_path(), AtFlags::SYMLINK_FOLLOW) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
@@ -94,6 +109,16 @@ impl Stage {
             }
         }
     }
+}
+
+/// Whether nobody has written to a blob since the index of its layout was written, as their times
+/// tell it: blobs are there before the index is. Whoever sets times to hide a change makes an image
+/// that all readers refuse, as they hash what they fetch.
+fn is_older(blob: &RegularFile, index: &Utf8Path) -> io::Result<bool> {
+    let written = blob.file().metadata()?.modified()?;
+    let published = fs::symlink_metadata(index)?.modified()?;
+    // A clock that was ahead says nothing of what was written since.
+    Ok(written < published && published <= SystemTime::now())
 }
 
 /// What is read is not what its name says.
@@ -174,4 +199,58 @@ fn check(content: impl Read, out: &mut impl Write, digest: Checksum, size: u64) 
         })
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// What is damaged without a trace tells whether it was read.
+    #[test]
+    fn only_a_blob_that_is_older_than_the_index_is_taken_unread() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = Utf8Path::from_path(dir.path()).unwrap();
+        let layout = dir.join("layout");
+        fs::create_dir_all(layout.join(BLOBS)).unwrap();
+        let digest = Checksum::of(b"content");
+        let blob = layout.join(BLOBS).join(digest.to_string());
+        let now = SystemTime::now();
+        let write = |path: &Utf8Path, text: &str, seconds_ago: u64| {
+            let mut file = File::create(path).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            file.set_modified(now - Duration::from_secs(seconds_ago))
+                .unwrap();
+            fs::set_permissions(path, PermissionsExt::from_mode(0o644)).unwrap();
+            file
+        };
+        let takes = || {
+            let stage = Stage::new_in(dir).unwrap();
+            stage.take(&layout, digest, 7).unwrap()
+        };
+        let index = write(&layout.join(INDEX), "", 30);
+        for (text, seconds_ago, is_taken) in [
+            ("content", 0, true),
+            ("damaged", 60, true),
+            ("damaged", 30, false),
+            ("damaged", 0, false),
+            ("damage", 60, false),
+            ("damaged more", 60, false),
+        ] {
+            write(&blob, text, seconds_ago);
+            assert_eq!(takes(), is_taken, "{text}, {seconds_ago} s ago");
+        }
+        // A file that others may write to is copied, and so it is read.
+        write(&blob, "damaged", 60);
+        fs::set_permissions(&blob, PermissionsExt::from_mode(0o664)).unwrap();
+        assert!(!takes());
+        write(&blob, "damaged", 60);
+        index.set_modified(now + Duration::from_secs(3600)).unwrap();
+        assert!(!takes(), "the index is of a time to come");
+        fs::remove_file(layout.join(INDEX)).unwrap();
+        assert!(!takes(), "no index");
+    }
 }

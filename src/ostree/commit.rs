@@ -1,7 +1,7 @@
 //! A commit made without a repository: an OSTree commit is a Merkle tree, so its name needs
 //! nothing but checksums, computed bottom-up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Result, bail};
 
@@ -75,27 +75,28 @@ impl Commit {
         Self::check(tree)?;
         let mut objects = MetadataObjects::default();
         let etc = EtcMove::of(tree)?;
-        let mut named = vec![None; tree.len()];
+        // Those directories that are in no other one yet.
+        let mut named: HashMap<EntryId, Named> = HashMap::new();
         for id in etc.bottom_up(tree) {
             let mut files = Vec::new();
             let mut directories = Vec::new();
             for child in etc.children(tree, id) {
                 let name = tree.name(child);
-                match named[child.index()] {
+                match named.remove(&child) {
                     Some((dirtree, dirmeta)) => directories.push((name, dirtree, dirmeta)),
                     None => files.push((name, content.checksum(child))),
                 }
             }
             if id == EntryId::ROOT && etc.usr_is_missing {
-                let (dirtree, dirmeta) = objects.made_usr(etc.etc.and_then(|id| named[id.index()]));
+                let (dirtree, dirmeta) = objects.made_usr(etc.etc.and_then(|id| named.remove(&id)));
                 let at = directories.partition_point(|(name, ..)| *name < "usr");
                 directories.insert(at, ("usr", dirtree, dirmeta));
             }
             let dirtree = objects.dirtree(&files, &directories);
             let dirmeta = objects.dirmeta(objects::dirmeta(tree, id));
-            named[id.index()] = Some((dirtree, dirmeta));
+            named.insert(id, (dirtree, dirmeta));
         }
-        let (dirtree, dirmeta) = named[0].unwrap_or_default();
+        let (dirtree, dirmeta) = named.remove(&EntryId::ROOT).unwrap_or_default();
         let object = commit_object(info, dirtree, dirmeta);
         Ok(Self {
             checksum: Checksum::of(&object),

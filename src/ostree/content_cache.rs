@@ -108,13 +108,27 @@ impl ContentCache {
         self.known.get(&key).map(|known| known.checksum)
     }
 
-    /// Writes the cache with the objects of this build. That it cannot be written is told, and is
-    /// no failure: the next build reads more.
+    /// Writes the cache with the objects of this build, unless that would change nothing. That it
+    /// cannot be written is told, and is no failure: the next build reads more.
     pub fn store(self, objects: &[(CacheKey, Checksum)]) {
+        if self.is_of(objects) {
+            return;
+        }
         if let Err(e) = replace(&self.directory, objects) {
             let path = self.directory.join(FILE);
             tracing::warn!("the cache {path} is not written, and the next build reads more: {e:#}");
         }
+    }
+
+    /// Whether it has these objects and no others, all of use to the last build too. One without
+    /// any may be none.
+    fn is_of(&self, objects: &[(CacheKey, Checksum)]) -> bool {
+        let has = |(key, _): &(CacheKey, Checksum)| {
+            let known = self.known.get(key);
+            known.is_some_and(|known| known.unused == 0)
+        };
+        let is_as_large = self.known.len() == objects.len() && !objects.is_empty();
+        is_as_large && objects.iter().all(has)
     }
 }
 
@@ -345,8 +359,27 @@ mod tests {
         // It may lead elsewhere, where nothing is written.
         fs::write(path.join("elsewhere"), "x").unwrap();
         std::os::unix::fs::symlink("elsewhere", path.join(UNFINISHED)).unwrap();
-        ContentCache::open(&path).unwrap().store(&records);
+        let other = [(key(&identity(2)), Checksum::of(b"2"))];
+        ContentCache::open(&path).unwrap().store(&other);
         assert_eq!(fs::read(path.join("elsewhere")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn what_stays_the_same_is_not_written_again() {
+        use std::os::unix::fs::MetadataExt;
+        let (_dir, path) = cache();
+        let (one, other) = (key(&identity(1)), key(&identity(2)));
+        let records = [(one, Checksum::of(b"1")), (other, Checksum::of(b"2"))];
+        let inode_after = |records: &[(CacheKey, Checksum)]| {
+            ContentCache::open(&path).unwrap().store(records);
+            fs::metadata(path.join(FILE)).unwrap().ino()
+        };
+        let first = inode_after(&records);
+        assert_eq!(inode_after(&records), first);
+        // One is of no use now: that is counted, and the next time it is of use, too.
+        let counted = inode_after(&records[..1]);
+        assert_ne!(counted, first);
+        assert_ne!(inode_after(&records), counted);
     }
 
     /// Any byte that is another, and any end that is missing.

@@ -26,21 +26,28 @@ const BUFFER: usize = 256 * 1024;
 /// equal content, owner, mode and attributes are one object.
 #[derive(Debug, Clone)]
 pub struct ContentObjects {
-    checksums: Arc<[Checksum]>,
+    /// By entry, all of them set.
+    checksums: Checksums,
 }
+
+/// One for each entry of a tree; a table that a system's whole life shares.
+type Checksums = Arc<[OnceLock<Checksum>]>;
 
 impl ContentObjects {
     /// The objects of a tree that was made from them, by entry; what stands for directories does
     /// not count.
     pub fn known(checksums: Vec<Checksum>) -> Self {
         Self {
-            checksums: checksums.into(),
+            checksums: checksums.into_iter().map(OnceLock::from).collect(),
         }
     }
 
     /// The checksum of the content object of a regular file or link.
     pub fn checksum(&self, id: EntryId) -> Checksum {
         self.checksums[id.index()]
+            .get()
+            .copied()
+            .unwrap_or_default()
     }
 
     /// The first entry, in canonical order, of every content object.
@@ -57,8 +64,8 @@ impl ContentObjects {
 /// empty files from the beginning, others once somebody has read the file, for whatever reason.
 #[derive(Debug)]
 pub struct KnownObjects {
-    /// By entry; hard links of one file have one.
-    checksums: Vec<OnceLock<Checksum>>,
+    /// By entry; hard links of one file have one, until all are complete.
+    checksums: Checksums,
 }
 
 impl KnownObjects {
@@ -80,7 +87,7 @@ impl KnownObjects {
     /// All of a tree.
     pub fn all(objects: &ContentObjects) -> Self {
         Self {
-            checksums: objects.checksums.iter().map(|c| (*c).into()).collect(),
+            checksums: objects.checksums.clone(),
         }
     }
 
@@ -152,7 +159,8 @@ impl KnownObjects {
                     None => content_checksum(tree, contents, *id, buffer, progress)?,
                 };
                 self.insert(tree, *id, checksum)?;
-                Ok(key.map(|key| (key, checksum)))
+                // Without a cache there is none, in as little memory as there can be.
+                Ok(key.map(|key| Box::new((key, checksum))))
             },
         )?;
         progress.end();
@@ -162,7 +170,8 @@ impl KnownObjects {
                 from_cache.into_inner(),
                 jobs.len()
             );
-            cache.store(&found.into_iter().flatten().collect::<Vec<_>>());
+            let found = found.into_iter().flatten();
+            cache.store(&found.map(|found| *found).collect::<Vec<_>>());
         }
         Ok(())
     }
@@ -172,12 +181,15 @@ impl KnownObjects {
     /// # Errors
     /// When a file has not been read.
     pub fn complete(&self, tree: &Tree) -> Result<ContentObjects> {
-        let checksum = |id| match self.get(tree, id) {
-            None if !tree.entry(id).is_dir() => bail!("/{} was not read", tree.path(id)),
-            known => Ok(known.unwrap_or_default()),
-        };
-        let checksums: Result<Vec<Checksum>> = tree.ids().map(checksum).collect();
-        Ok(ContentObjects::known(checksums?))
+        for id in tree.ids().filter(|id| !tree.entry(*id).is_dir()) {
+            let Some(known) = self.get(tree, id) else {
+                bail!("/{} was not read", tree.path(id));
+            };
+            self.checksums[id.index()].get_or_init(|| known);
+        }
+        Ok(ContentObjects {
+            checksums: self.checksums.clone(),
+        })
     }
 }
 

@@ -11,13 +11,16 @@ use rustix::fs::{OFlags, Stat};
 use super::{Contents, EntryId, FileIdentity, Tree, identity};
 
 /// What tells whether a file is still the one that was scanned.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Stamp {
     device: u64,
     inode: u64,
     size: i64,
-    changed: (i64, i64),
-    modified: (i64, i64),
+    /// Seconds and, apart to take less memory, nanoseconds.
+    changed: i64,
+    modified: i64,
+    changed_nsec: u32,
+    modified_nsec: u32,
 }
 
 impl Stamp {
@@ -26,16 +29,18 @@ impl Stamp {
             device: stat.st_dev,
             inode: stat.st_ino,
             size: stat.st_size,
-            changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
-            modified: (stat.st_mtime, stat.st_mtime_nsec as i64),
+            changed: stat.st_ctime,
+            modified: stat.st_mtime,
+            changed_nsec: stat.st_ctime_nsec as u32,
+            modified_nsec: stat.st_mtime_nsec as u32,
         }
     }
 
     /// Whether an open file is the one that was scanned. Not by the device: on some overlays it is
     /// another one when the file is open.
     fn is_of(&self, open: &Stat) -> bool {
-        let open = Self::of(open);
-        (open.inode, open.size, open.changed) == (self.inode, self.size, self.changed)
+        let told = |stamp: &Self| (stamp.inode, stamp.size, stamp.changed, stamp.changed_nsec);
+        told(&Self::of(open)) == told(self)
     }
 }
 
@@ -158,8 +163,8 @@ impl Contents for Directory {
             filesystem,
             inode: stamp.inode,
             size: stamp.size as u64,
-            changed: stamp.changed,
-            modified: stamp.modified,
+            changed: (stamp.changed, i64::from(stamp.changed_nsec)),
+            modified: (stamp.modified, i64::from(stamp.modified_nsec)),
         })
     }
 }

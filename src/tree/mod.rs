@@ -76,11 +76,18 @@ impl Kind {
     }
 }
 
-/// A piece of the text pool.
+/// A piece of a pool.
 #[derive(Debug, Clone, Copy, Default)]
 struct Span {
     start: u32,
     len: u32,
+}
+
+impl Span {
+    fn range(self) -> Range<usize> {
+        let start = self.start as usize;
+        start..start + self.len as usize
+    }
 }
 
 /// One file, link or directory.
@@ -101,11 +108,12 @@ pub struct Entry {
     /// Permission bits with set-id and sticky bits (`07777`).
     permissions: u16,
     name: Span,
-    target: Span,
+    /// The target of a link, as a piece of the text pool; the children of a directory, as a piece
+    /// of the table of children.
+    within: Span,
     xattrs: u32,
     /// The first entry that is the same file: itself, unless it is a further hard link.
     inode: EntryId,
-    children: (u32, u32),
 }
 
 impl Entry {
@@ -167,7 +175,10 @@ impl Tree {
 
     /// Where a symbolic link points; empty for anything else.
     pub fn target(&self, id: EntryId) -> &str {
-        self.text(self.entry(id).target)
+        match self.entry(id).kind {
+            Kind::Symlink => self.text(self.entry(id).within),
+            Kind::Directory | Kind::Regular => "",
+        }
     }
 
     /// The extended attributes: of what was on a disk those that belong to the content of an image,
@@ -202,8 +213,10 @@ impl Tree {
 
     /// What is in a directory, sorted by name; nothing for anything else.
     pub fn children(&self, id: EntryId) -> &[EntryId] {
-        let (start, end) = self.entry(id).children;
-        &self.children[start as usize..end as usize]
+        match self.entry(id).kind {
+            Kind::Directory => &self.children[self.entry(id).within.range()],
+            Kind::Regular | Kind::Symlink => &[],
+        }
     }
 
     /// The path from the root, without a leading slash; empty for the root.
@@ -218,7 +231,7 @@ impl Tree {
     }
 
     fn text(&self, span: Span) -> &str {
-        &self.text[span.start as usize..(span.start + span.len) as usize]
+        &self.text[span.range()]
     }
 }
 

@@ -13,6 +13,7 @@ use cap_fs_ext::DirExt;
 use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FileType, Stat};
 
+use super::builder::reorder;
 use super::directory::{Directory, Stamp};
 use super::disk_xattrs;
 use super::faults::Faults;
@@ -66,11 +67,11 @@ pub fn scan(path: &Utf8Path, filter: &Filter, threads: NonZeroUsize) -> Result<(
     walk.faults.check(&path, &walk.odd)?;
     filter.warn_of_unmatched();
     walk.odd.tell();
+    drop(walk.links);
     let (tree, new_ids) = walk.builder.finish();
-    let mut stamps = vec![Stamp::default(); tree.len()];
-    for (stamp, id) in walk.stamps.into_iter().zip(new_ids) {
-        stamps[id.index()] = stamp;
-    }
+    let mut stamps = walk.stamps;
+    reorder(&mut stamps, &new_ids);
+    stamps.shrink_to_fit();
     let directory = Directory::new(path, handle, stamps, walk.etc_is_in_usr);
     Ok((tree, directory))
 }
