@@ -1,8 +1,10 @@
-//! Work shared out over threads, in an order the caller chooses, with results in that order.
+//! Work shared out over threads, in an order the caller chooses, with results in that order. A
+//! thread that has run out of jobs does errands of those that have not ([`Idle`]).
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Error, Result, anyhow, ensure};
 
@@ -18,16 +20,41 @@ pub fn map<J: Sync, S, R: Send>(
     state: impl Fn() -> S + Sync,
     work: impl Fn(&mut S, &J) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
+    let threads = threads.get().min(jobs.len());
+    run(&Idle::default(), threads, jobs, state, work)
+}
+
+/// The same, where jobs may leave errands to `idle`: also a single job has all threads.
+///
+/// # Errors
+/// As [`map`].
+pub fn map_with<J: Sync, S, R: Send>(
+    idle: &Idle,
+    threads: NonZeroUsize,
+    jobs: &[J],
+    state: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, &J) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    run(idle, threads.get(), jobs, state, work)
+}
+
+fn run<J: Sync, S, R: Send>(
+    idle: &Idle,
+    threads: usize,
+    jobs: &[J],
+    new_state: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, &J) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
     let next = AtomicUsize::new(0);
     let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
     let has_failed = AtomicBool::new(false);
     let results: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(jobs.len()));
-    let run = || {
-        let mut state = state();
+    let run = |working: Working<'_>| {
+        let mut state = None;
         while !has_failed.load(Ordering::Relaxed) {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(job) = jobs.get(at) else { break };
-            match work(&mut state, job) {
+            match work(state.get_or_insert_with(&new_state), job) {
                 Ok(result) => {
                     if let Ok(mut results) = results.lock() {
                         results.push((at, result));
@@ -43,17 +70,22 @@ pub fn map<J: Sync, S, R: Send>(
                 }
             }
         }
+        drop(state);
+        working.end_and_help();
     };
+    let run = &run;
     std::thread::scope(|scope| {
-        for n in 1..threads.get().min(jobs.len()) {
+        let own = idle.begin();
+        for n in 1..threads {
             let thread = std::thread::Builder::new().name(format!("worker {n}"));
-            if let Err(e) = thread.spawn_scoped(scope, run) {
+            let working = idle.begin();
+            if let Err(e) = thread.spawn_scoped(scope, move || run(working)) {
                 // One thread is enough, and it is there.
                 tracing::debug!("working with {n} threads only: {e}");
                 break;
             }
         }
-        run();
+        run(own);
     });
     let ended_early = || anyhow!("a worker thread ended too early");
     if let Some((_, error)) = failed.into_inner().map_err(|_| ended_early())? {
@@ -63,6 +95,92 @@ pub fn map<J: Sync, S, R: Send>(
     results.sort_unstable_by_key(|(at, _)| *at);
     ensure!(results.len() == jobs.len(), ended_early());
     Ok(results.into_iter().map(|(_, result)| result).collect())
+}
+
+/// What a thread leaves to another one. It tells of its end by a channel, say.
+pub type Errand = Box<dyn FnOnce() + Send>;
+
+/// The threads that have run out of jobs while others have not.
+#[derive(Default)]
+pub struct Idle {
+    state: Mutex<IdleState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct IdleState {
+    /// Threads that have jobs.
+    working: usize,
+    /// Threads that have none.
+    waiting: usize,
+    errands: VecDeque<Errand>,
+}
+
+impl Idle {
+    /// Whether a thread waits for an errand.
+    pub fn is_there(&self) -> bool {
+        let state = self.lock();
+        state.waiting > state.errands.len()
+    }
+
+    /// Leaves `errand` to a thread that waits for one; gives it back where none does.
+    ///
+    /// # Errors
+    /// The errand.
+    pub fn offer(&self, errand: Errand) -> Result<(), Errand> {
+        let mut state = self.lock();
+        if state.waiting <= state.errands.len() {
+            return Err(errand);
+        }
+        state.errands.push_back(errand);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    fn begin(&self) -> Working<'_> {
+        self.lock().working += 1;
+        Working(self)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, IdleState> {
+        // Nothing panics while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A thread that has jobs: it has none any more when this goes, also where that is by a panic.
+struct Working<'a>(&'a Idle);
+
+impl Working<'_> {
+    /// Does errands until all threads have run out of jobs.
+    fn end_and_help(self) {
+        let idle = self.0;
+        drop(self);
+        let mut state = idle.lock();
+        state.waiting += 1;
+        loop {
+            if let Some(errand) = state.errands.pop_front() {
+                state.waiting -= 1;
+                drop(state);
+                errand();
+                state = idle.lock();
+                state.waiting += 1;
+                continue;
+            }
+            if state.working == 0 {
+                break;
+            }
+            state = (idle.changed.wait(state)).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting -= 1;
+    }
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.lock().working -= 1;
+        self.0.changed.notify_all();
+    }
 }
 
 #[cfg(test)]
@@ -82,6 +200,33 @@ mod tests {
                 .unwrap()
                 .is_empty()
         );
+    }
+
+    /// One long job and a short one: who has done that does all errands that are left to him.
+    #[test]
+    fn errands_are_done_by_who_has_nothing_else_to_do() {
+        let idle = Idle::default();
+        let here = std::thread::current;
+        let work = |(): &mut (), is_long: &bool| {
+            if !is_long {
+                return Ok(0);
+            }
+            let own = here().id();
+            let mut by_others = 0;
+            while by_others < 100 {
+                let (reply, answer) = std::sync::mpsc::channel();
+                let errand = Box::new(move || reply.send(here().id()).unwrap());
+                if idle.offer(errand).is_ok() {
+                    assert_ne!(answer.recv().unwrap(), own);
+                    by_others += 1;
+                }
+            }
+            Ok(by_others)
+        };
+        let done = map_with(&idle, FOUR, &[true, false], || (), work).unwrap();
+        assert_eq!(done, [100, 0]);
+        // Nobody waits where nobody works.
+        assert!(!idle.is_there() && idle.offer(Box::new(|| ())).is_err());
     }
 
     #[test]

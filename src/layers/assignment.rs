@@ -28,7 +28,7 @@ pub enum Sharing {
 }
 
 /// What is written once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Shared {
     Content(Checksum, Option<ComponentId>),
     /// A file that has not been read, because there is none that might be equal.
@@ -47,8 +47,8 @@ struct Homes<'a> {
     ownership: &'a Ownership,
     /// What lower layers have already, where there are some.
     lower: Option<&'a Overlay>,
-    /// Of what is written once, the first file of its stablest owner.
-    home: HashMap<Shared, EntryId>,
+    /// By entry: of what is written once, the first file of its stablest owner; else itself.
+    home: Vec<EntryId>,
 }
 
 impl<'a> Homes<'a> {
@@ -65,21 +65,26 @@ impl<'a> Homes<'a> {
             objects,
             ownership,
             lower,
-            home: HashMap::new(),
+            home: Vec::new(),
         };
-        let is_wanted = |id: &EntryId| tree.entry(*id).kind == Kind::Regular;
-        for id in tree.ids().filter(is_wanted) {
-            if homes.is_done(id) {
-                continue;
+        let is_wanted = |id: &EntryId| tree.entry(*id).kind == Kind::Regular && !homes.is_done(*id);
+        let mut files: Vec<EntryId> = tree.ids().filter(is_wanted).collect();
+        // Sorted, what is the same lies side by side: a table by what is shared would be the
+        // largest thing in memory.
+        files.sort_unstable_by_key(|id| (homes.shared(*id), *id));
+        let mut home: Vec<EntryId> = tree.ids().collect();
+        for same in files.chunk_by(|a, b| homes.is_shared(*a, *b)) {
+            let mut stablest = same[0];
+            for id in same {
+                if homes.is_stabler(*id, stablest) {
+                    stablest = *id;
+                }
             }
-            let Some(shared) = homes.shared(id) else {
-                continue;
-            };
-            let known = homes.home.get(&shared).copied();
-            if known.is_none_or(|known| homes.is_stabler(id, known)) {
-                homes.home.insert(shared, id);
+            for id in same {
+                home[id.index()] = stablest;
             }
         }
+        homes.home = home;
         homes
     }
 
@@ -98,6 +103,11 @@ impl<'a> Homes<'a> {
                 }
             },
         }
+    }
+
+    fn is_shared(&self, one: EntryId, other: EntryId) -> bool {
+        let shared = self.shared(one);
+        shared.is_some() && shared == self.shared(other)
     }
 
     fn is_stabler(&self, one: EntryId, other: EntryId) -> bool {
@@ -120,12 +130,7 @@ impl<'a> Homes<'a> {
         }
         match self.tree.entry(id).kind {
             Kind::Directory => self.tree.children(id).is_empty().then_some(id),
-            Kind::Regular => {
-                let shared = self.shared(id);
-                let home = shared.and_then(|shared| self.home.get(&shared).copied());
-                home.or(Some(id))
-            }
-            Kind::Symlink => Some(id),
+            Kind::Regular | Kind::Symlink => Some(self.home[id.index()]),
         }
     }
 }

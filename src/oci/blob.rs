@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -12,6 +13,7 @@ use zstd::stream::raw::CParameter;
 use super::gzip::GzipEncoder;
 use super::spec::MediaType;
 use crate::checksum::Checksum;
+use crate::parallel::Idle;
 
 /// The usual level of gzip: blobs are as small as those of zlib's 6, which others use.
 const GZIP_LEVEL: i32 = 5;
@@ -181,16 +183,18 @@ impl Write for EncoderWriter {
 const GATHER: usize = 128 * 1024;
 
 impl BlobWriter {
-    /// Creates the file at `path`.
+    /// Creates the file at `path`. Threads that are `idle` may help to compress.
     ///
     /// # Errors
     /// When it cannot be created.
-    pub fn create(path: Utf8PathBuf, compression: Compression) -> Result<Self> {
+    pub fn create(path: Utf8PathBuf, compression: Compression, idle: Arc<Idle>) -> Result<Self> {
         let file = File::create(&path).with_context(|| format!("creating {path}"))?;
         let file = Hashing::new(file);
         let encoder = match compression {
             Compression::None => Encoder::None(file),
-            Compression::Gzip(level) => Encoder::Gzip(Hashing::new(GzipEncoder::new(file, level)?)),
+            Compression::Gzip(level) => {
+                Encoder::Gzip(Hashing::new(GzipEncoder::new(file, level, idle)?))
+            }
             Compression::Zstd(level) => {
                 let mut encoder = zstd::Encoder::new(file, level)?;
                 if level <= ZSTD_LAST_SMALL_WINDOW {
@@ -280,7 +284,7 @@ mod tests {
     fn compressed(input: &[u8], compression: Compression) -> Vec<u8> {
         let directory = tempfile::tempdir().unwrap();
         let path = Utf8PathBuf::from_path_buf(directory.path().join("blob")).unwrap();
-        let mut writer = BlobWriter::create(path.clone(), compression).unwrap();
+        let mut writer = BlobWriter::create(path.clone(), compression, Arc::default()).unwrap();
         writer.write_all(input).unwrap();
         writer.finish().unwrap();
         std::fs::read(path).unwrap()

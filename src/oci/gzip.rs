@@ -11,15 +11,20 @@
 //! a trixie with a kernel and a compiler. So the input is examined in blocks of a fixed size, and a
 //! block whose byte values are evenly distributed is stored.
 //!
-//! Where chunks and blocks end depends on the input alone, and not on how it is handed over.
+//! Where chunks and blocks end depends on the input alone, and not on how it is handed over. So a
+//! chunk may as well be compressed by another thread, one that has no blob of its own to write.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use anyhow::{Context, Result, ensure};
 use flate2::Crc;
 use libdeflater::{CompressionLvl, Compressor};
 
 use super::deflate::{LastBlock, last_block};
+use crate::parallel::Idle;
 
 /// Bytes that are looked at at once: as many as a stored block can have (RFC 1951, 3.2.4).
 const BLOCK: usize = u16::MAX as usize;
@@ -41,20 +46,36 @@ const LAST: [u8; 5] = [1, 0, 0, 0xff, 0xff];
 pub struct GzipEncoder<W: Write> {
     out: W,
     compressor: Compressor,
+    level: CompressionLvl,
     sum: Crc,
     started: bool,
     /// What has not been compressed: whole blocks up to `looked_at`, and the beginning of one.
     chunk: Vec<u8>,
     looked_at: usize,
     buffer: Vec<u8>,
+    /// Who may compress a chunk.
+    idle: Arc<Idle>,
+    /// What comes after a chunk that somebody else compresses, that first.
+    pending: VecDeque<Pending>,
 }
 
+/// A piece of the member that cannot be written yet.
+enum Pending {
+    /// It is there.
+    Here(Vec<u8>),
+    /// Somebody makes it.
+    There(Receiver<Result<Vec<u8>>>),
+}
+
+/// Pieces that are there and wait for an earlier one, at most.
+const WAITING: usize = 2;
+
 impl<W: Write> GzipEncoder<W> {
-    /// Writes to `out` at `level`, 1 to 12.
+    /// Writes to `out` at `level`, 1 to 12, with the help of `idle`.
     ///
     /// # Errors
     /// When there is no such level.
-    pub fn new(out: W, level: u32) -> Result<Self> {
+    pub fn new(out: W, level: u32, idle: Arc<Idle>) -> Result<Self> {
         let known = i32::try_from(level)
             .ok()
             .and_then(|level| CompressionLvl::new(level).ok());
@@ -62,11 +83,14 @@ impl<W: Write> GzipEncoder<W> {
         Ok(Self {
             out,
             compressor: Compressor::new(level),
+            level,
             sum: Crc::new(),
             started: false,
             chunk: Vec::with_capacity(CHUNK),
             looked_at: 0,
             buffer: Vec::new(),
+            idle,
+            pending: VecDeque::new(),
         })
     }
 
@@ -77,6 +101,7 @@ impl<W: Write> GzipEncoder<W> {
     pub fn finish(mut self) -> io::Result<W> {
         self.end_block()?;
         self.end_chunk()?;
+        self.write_pending(true)?;
         self.out.write_all(&LAST)?;
         self.out.write_all(&self.sum.sum().to_le_bytes())?;
         self.out.write_all(&self.sum.amount().to_le_bytes())?;
@@ -102,43 +127,67 @@ impl<W: Write> GzipEncoder<W> {
         Ok(())
     }
 
-    /// Compresses what is there.
+    /// Compresses what is there, or leaves that to somebody who is idle.
     fn end_chunk(&mut self) -> io::Result<()> {
         if self.chunk.is_empty() {
             return Ok(());
         }
-        self.compress().map_err(io::Error::other)?;
-        self.out.write_all(&self.buffer)?;
-        self.chunk.clear();
         self.looked_at = 0;
-        Ok(())
+        if self.chunk.len() == CHUNK && self.idle.is_there() {
+            return self.leave_chunk();
+        }
+        compress(&mut self.compressor, &self.chunk, &mut self.buffer).map_err(io::Error::other)?;
+        self.chunk.clear();
+        if self.pending.is_empty() {
+            return self.out.write_all(&self.buffer);
+        }
+        let made = self.buffer.clone();
+        self.put(Pending::Here(made))
     }
 
-    /// Makes the buffer the blocks of the chunk, none of them the last, up to the end of a byte.
-    fn compress(&mut self) -> Result<()> {
-        let bound = self.compressor.deflate_compress_bound(self.chunk.len());
-        self.buffer.resize(bound + 1 + EMPTY.len(), 0);
-        let len = self
-            .compressor
-            .deflate_compress(&self.chunk, &mut self.buffer)?;
-        let stream = &mut self.buffer[..len];
-        let LastBlock { header, end } =
-            last_block(stream).context("libdeflate has made something else than deflate")?;
-        ensure!(
-            end.div_ceil(8) == len,
-            "libdeflate has made more than a stream"
-        );
-        stream[header / 8] &= !(1 << (header % 8));
-        // The three bits of a stored block, all 0, begin in the last byte: it is theirs now.
-        let used = end % 8;
-        if used > 0 {
-            stream[len - 1] &= (1 << used) - 1;
+    fn leave_chunk(&mut self) -> io::Result<()> {
+        let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
+        let level = self.level;
+        let (reply, answer) = channel();
+        let errand = move || {
+            let mut made = Vec::new();
+            let done = compress(&mut Compressor::new(level), &chunk, &mut made);
+            made.shrink_to_fit();
+            // Nobody hears it where writing has failed.
+            let _ = reply.send(done.map(|()| made));
+        };
+        if let Err(errand) = self.idle.offer(Box::new(errand)) {
+            errand();
         }
-        self.buffer.truncate(len);
-        if used == 0 || used > 5 {
-            self.buffer.push(0);
+        self.put(Pending::There(answer))
+    }
+
+    /// Puts a piece behind those that wait, and writes what is ready.
+    fn put(&mut self, piece: Pending) -> io::Result<()> {
+        self.pending.push_back(piece);
+        let here = |piece: &&Pending| matches!(piece, Pending::Here(_));
+        let is_full = self.pending.iter().filter(here).count() > WAITING;
+        self.write_pending(is_full)
+    }
+
+    /// Writes the pieces that are there; waits for those that are not if it `may_wait`.
+    fn write_pending(&mut self, may_wait: bool) -> io::Result<()> {
+        let ended = || io::Error::other("a thread ended too early");
+        while let Some(piece) = self.pending.front() {
+            let made = match piece {
+                Pending::Here(made) => made,
+                Pending::There(answer) => {
+                    let made = match answer.try_recv() {
+                        Err(TryRecvError::Empty) if !may_wait => return Ok(()),
+                        Err(TryRecvError::Empty) => answer.recv().map_err(|_| ended())?,
+                        made => made.map_err(|_| ended())?,
+                    };
+                    &made.map_err(io::Error::other)?
+                }
+            };
+            self.out.write_all(made)?;
+            self.pending.pop_front();
         }
-        self.buffer.extend(EMPTY);
         Ok(())
     }
 
@@ -146,11 +195,40 @@ impl<W: Write> GzipEncoder<W> {
     /// 3.2.4).
     fn store(&mut self, block: &[u8]) -> io::Result<()> {
         let len = block.len() as u16;
-        self.out.write_all(&[0])?;
-        self.out.write_all(&len.to_le_bytes())?;
-        self.out.write_all(&(!len).to_le_bytes())?;
-        self.out.write_all(block)
+        let [low, high] = len.to_le_bytes();
+        let header = [0, low, high, !low, !high];
+        if self.pending.is_empty() {
+            self.out.write_all(&header)?;
+            return self.out.write_all(block);
+        }
+        self.put(Pending::Here([&header, block].concat()))
     }
+}
+
+/// Makes `made` the blocks of a chunk, none of them the last, up to the end of a byte.
+fn compress(compressor: &mut Compressor, chunk: &[u8], made: &mut Vec<u8>) -> Result<()> {
+    let bound = compressor.deflate_compress_bound(chunk.len());
+    made.resize(bound + 1 + EMPTY.len(), 0);
+    let len = compressor.deflate_compress(chunk, made)?;
+    let stream = &mut made[..len];
+    let LastBlock { header, end } =
+        last_block(stream).context("libdeflate has made something else than deflate")?;
+    ensure!(
+        end.div_ceil(8) == len,
+        "libdeflate has made more than a stream"
+    );
+    stream[header / 8] &= !(1 << (header % 8));
+    // The three bits of a stored block, all 0, begin in the last byte: it is theirs now.
+    let used = end % 8;
+    if used > 0 {
+        stream[len - 1] &= (1 << used) - 1;
+    }
+    made.truncate(len);
+    if used == 0 || used > 5 {
+        made.push(0);
+    }
+    made.extend(EMPTY);
+    Ok(())
 }
 
 impl<W: Write> Write for GzipEncoder<W> {
@@ -224,7 +302,7 @@ mod tests {
     }
 
     fn compressed(input: &[u8], piece: usize) -> Vec<u8> {
-        let mut encoder = GzipEncoder::new(Vec::new(), 6).unwrap();
+        let mut encoder = GzipEncoder::new(Vec::new(), 6, Arc::default()).unwrap();
         for piece in input.chunks(piece.max(1)) {
             encoder.write_all(piece).unwrap();
         }
@@ -251,6 +329,25 @@ mod tests {
             // One member: this decoder reads no second one.
             GzDecoder::new(once.as_slice()).read_to_end(&mut output).unwrap();
             prop_assert!(output == input);
+        }
+    }
+
+    #[test]
+    fn who_compresses_does_not_show() {
+        let words = (0..CHUNK * 9).map(|n| (n / 7 * (n >> 16) % 100) as u8);
+        let mut input: Vec<u8> = words.collect();
+        input[CHUNK * 5..CHUNK * 6].copy_from_slice(&noise(CHUNK));
+        let idle = Arc::new(Idle::default());
+        let threads = std::num::NonZeroUsize::new(4).unwrap();
+        let jobs = [&input[..], b"a", b"b", b"c"];
+        let work = |(): &mut (), input: &&[u8]| {
+            let mut encoder = GzipEncoder::new(Vec::new(), 6, idle.clone())?;
+            encoder.write_all(input)?;
+            Ok(encoder.finish()?)
+        };
+        let made = crate::parallel::map_with(&idle, threads, &jobs, || (), work).unwrap();
+        for (input, made) in jobs.iter().zip(made) {
+            assert!(made == compressed(input, usize::MAX));
         }
     }
 

@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -18,6 +19,7 @@ use super::layout::{metadata_files, new_index};
 use super::reach::UNKNOWN_AFTER;
 use super::sync::Syncer;
 use crate::checksum::Checksum;
+use crate::parallel::Idle;
 use crate::undo::{Left, Undo, remove_tree};
 
 /// Where blobs lie in a layout (image-spec, image-layout.md).
@@ -46,6 +48,8 @@ pub struct Stage {
     undo: Undo,
     /// Where the blobs are to stay, unlike those that are only read from here.
     syncer: Option<Syncer>,
+    /// Threads that help those that write blobs, when they have none to write.
+    idle: Arc<Idle>,
     /// Held while the stage is in use: the kernel drops the lock with the process, whatever ends
     /// that.
     _owner: File,
@@ -76,6 +80,7 @@ impl Stage {
             path,
             undo,
             syncer: None,
+            idle: Arc::default(),
         };
         let blobs = stage.layout().join(BLOBS);
         fs::create_dir_all(&blobs).with_context(|| format!("creating {blobs}"))?;
@@ -111,7 +116,12 @@ impl Stage {
     /// # Errors
     /// When its file cannot be created.
     pub fn blob_writer(&self, name: &str, compression: Compression) -> Result<BlobWriter> {
-        BlobWriter::create(self.path.join(name), compression)
+        BlobWriter::create(self.path.join(name), compression, self.idle.clone())
+    }
+
+    /// The threads that help those that write blobs here, when they have none to write.
+    pub fn idle(&self) -> &Idle {
+        &self.idle
     }
 
     /// Takes a finished blob in under its digest.

@@ -318,7 +318,8 @@ impl<'a> Gathered<'a> {
         if plain.is_empty() {
             return Ok(image.clone());
         }
-        let made = parallel::map(
+        let made = parallel::map_with(
+            self.stage.idle(),
             self.threads,
             &plain,
             || (),

@@ -110,7 +110,8 @@ pub fn write_image(
     let total = jobs.iter().map(|job| job.size);
     progress.begin("writing layers", total.fold(0, u64::saturating_add));
     let write = |jobs: &[&Job<'_>]| {
-        parallel::map(
+        parallel::map_with(
+            stage.idle(),
             options.layers.threads,
             jobs,
             layers::read_buffer,
