@@ -18,7 +18,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     ("tree", &["limits", "parallel"]),
     ("dpkg", &[]),
     ("plan", &[]),
-    ("oci", &["checksum", "limits", "undo"]),
+    ("oci", &["checksum", "limits", "parallel", "undo"]),
     ("component", &["dpkg", "tree"]),
     ("composefs", &["checksum", "parallel", "progress", "tree"]),
     // dracut, initramfs-tools and ukify are programs of the system.
