@@ -213,7 +213,9 @@ mod tests {
             }
             let own = here().id();
             let mut by_others = 0;
+            let late = std::time::Instant::now() + std::time::Duration::from_secs(60);
             while by_others < 100 {
+                assert!(std::time::Instant::now() < late, "nobody is idle");
                 let (reply, answer) = std::sync::mpsc::channel();
                 let errand = Box::new(move || reply.send(here().id()).unwrap());
                 if idle.offer(errand).is_ok() {

@@ -8,10 +8,11 @@ use super::pattern::{Pattern, Places};
 use super::{Component, interval_days};
 use crate::tree::{EntryId, Tree};
 
+/// The position of a row in a [`ComponentTable`]: small, since each entry of a tree may have one.
+pub(super) type RowId = u16;
+
 /// More lines are no user's.
 const MAX_LINES: usize = 10_000;
-/// Names a row of a [`ComponentTable`]: all are counted, and there is one for each entry of a tree.
-pub(super) type RowId = u16;
 const _: () = assert!(MAX_LINES <= RowId::MAX as usize);
 /// More bytes are no name.
 const MAX_NAME: usize = 255;

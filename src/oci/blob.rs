@@ -279,6 +279,7 @@ pub fn available_threads() -> NonZeroUsize {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::tests::noise;
     use super::*;
 
     fn compressed(input: &[u8], compression: Compression) -> Vec<u8> {
@@ -299,14 +300,7 @@ mod tests {
 
     #[test]
     fn zstd_finds_what_was_there_megabytes_before() {
-        let mut state = 1u64;
-        let next = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 56) as u8
-        };
-        let noise: Vec<u8> = std::iter::repeat_with(next).take(3 << 20).collect();
+        let noise = noise(3 << 20);
         // In pieces of another order, so that each of them has to be found.
         let pieces: Vec<&[u8]> = noise.chunks(512).rev().collect();
         let twice = [&noise[..], &pieces.concat()].concat();

@@ -287,19 +287,8 @@ mod tests {
     use flate2::read::GzDecoder;
     use proptest::prelude::*;
 
+    use super::super::tests::noise;
     use super::*;
-
-    /// Bytes that no compressor makes smaller.
-    fn noise(len: usize) -> Vec<u8> {
-        let mut state = 1u64;
-        let next = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 56) as u8
-        };
-        std::iter::repeat_with(next).take(len).collect()
-    }
 
     fn compressed(input: &[u8], piece: usize) -> Vec<u8> {
         let mut encoder = GzipEncoder::new(Vec::new(), 6, Arc::default()).unwrap();
@@ -341,8 +330,16 @@ mod tests {
         let threads = std::num::NonZeroUsize::new(4).unwrap();
         let jobs = [&input[..], b"a", b"b", b"c"];
         let work = |(): &mut (), input: &&[u8]| {
+            while input.len() > 1 && !idle.is_there() {
+                std::thread::yield_now();
+            }
             let mut encoder = GzipEncoder::new(Vec::new(), 6, idle.clone())?;
-            encoder.write_all(input)?;
+            let mut is_helped = false;
+            for piece in input.chunks(CHUNK) {
+                encoder.write_all(piece)?;
+                is_helped |= !encoder.pending.is_empty();
+            }
+            assert_eq!(is_helped, input.len() > 1);
             Ok(encoder.finish()?)
         };
         let made = crate::parallel::map_with(&idle, threads, &jobs, || (), work).unwrap();

@@ -1,5 +1,5 @@
-//! Blobs of another layout, taken over as they are: opened once, and believed where nobody has
-//! written to them since that layout was published, else only after their bytes were hashed.
+//! Blobs of another layout, taken over as they are: opened once, and believed only after their
+//! bytes were hashed, or where nobody has written to them since that layout was published.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -20,14 +20,29 @@ use crate::checksum::Checksum;
 
 const BUFFER: usize = 256 * 1024;
 
+/// What a blob is that is older than the index of its layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OlderBlob {
+    /// Hashed, as any other.
+    Hashed,
+    /// Believed, where it is linked and has the size that it should have.
+    Believed,
+}
+
 impl Stage {
     /// Takes in a blob of another layout, as it is, by a hard link where that is safe. Tells
     /// whether it was there: one that is missing, or is not what its name says, is none (the latter
-    /// with a warning). One that is linked is hashed unless it is older than the layout's index.
+    /// with a warning).
     ///
     /// # Errors
     /// When it cannot be written to the stage.
-    pub fn take(&self, layout: &Utf8Path, digest: Checksum, size: u64) -> Result<bool> {
+    pub fn take(
+        &self,
+        layout: &Utf8Path,
+        digest: Checksum,
+        size: u64,
+        older: OlderBlob,
+    ) -> Result<bool> {
         let from = layout.join(BLOBS).join(digest.to_string());
         let blob = match RegularFile::open(&from) {
             Ok(blob) => blob,
@@ -45,8 +60,10 @@ impl Stage {
         }
         let taken = match self.may_link(&blob)? {
             true => {
-                let is_settled = is_older(&blob, &layout.join(INDEX)).unwrap_or(false);
-                self.link(blob, digest, size, is_settled, &to)
+                let is_believed = older == OlderBlob::Believed
+                    && blob.len() == size
+                    && is_older(&blob, &layout.join(INDEX)).unwrap_or(false);
+                self.link(blob, digest, size, is_believed, &to)
             }
             false => self.add_stream(blob.into_file(), digest, size),
         };
@@ -91,12 +108,11 @@ impl Stage {
         blob: RegularFile,
         digest: Checksum,
         size: u64,
-        is_settled: bool,
+        is_believed: bool,
         to: &Utf8Path,
     ) -> Result<()> {
-        let is_whole = blob.len() == size;
         let mut blob = blob.into_file();
-        if !is_settled || !is_whole {
+        if !is_believed {
             check(&blob, &mut io::sink(), digest, size)?;
         }
         let opened = format!("/proc/self/fd/{}", blob.as_raw_fd());
@@ -227,10 +243,11 @@ mod tests {
             fs::set_permissions(path, PermissionsExt::from_mode(0o644)).unwrap();
             file
         };
-        let takes = || {
+        let take = |older| {
             let stage = Stage::new_in(dir).unwrap();
-            stage.take(&layout, digest, 7).unwrap()
+            stage.take(&layout, digest, 7, older).unwrap()
         };
+        let takes = || take(OlderBlob::Believed);
         let index = write(&layout.join(INDEX), "", 30);
         for (text, seconds_ago, is_taken) in [
             ("content", 0, true),
@@ -243,6 +260,8 @@ mod tests {
             write(&blob, text, seconds_ago);
             assert_eq!(takes(), is_taken, "{text}, {seconds_ago} s ago");
         }
+        write(&blob, "damaged", 60);
+        assert!(!take(OlderBlob::Hashed));
         // A file that others may write to is copied, and so it is read.
         write(&blob, "damaged", 60);
         fs::set_permissions(&blob, PermissionsExt::from_mode(0o664)).unwrap();

@@ -11,7 +11,7 @@ use super::labels::encapsulated_layers;
 use super::layer_plan::{PlannedLayer, Role};
 use super::previous::told_layers;
 use crate::oci::read::{Descriptor, LayerReader};
-use crate::oci::{Blob, Compression, Layer, MediaType, Platform, Stage};
+use crate::oci::{Blob, Compression, Layer, MediaType, OlderBlob, Platform, Stage};
 use crate::registry::{Access, Destination, Image, Reference};
 use crate::remedy::{Advised, Remedy};
 
@@ -139,7 +139,7 @@ impl LowerImage {
         match &self.reference {
             Reference::Layout { path, .. } => {
                 ensure!(
-                    stage.take(path, digest, size)?,
+                    stage.take(path, digest, size, OlderBlob::Hashed)?,
                     "its blob {} is missing or damaged; copy the image again",
                     digest.to_digest()
                 );

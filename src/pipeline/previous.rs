@@ -9,7 +9,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::PlanFile;
 use super::layer_plan::{LABEL, LayerPlan, PlannedLayer};
 use crate::oci::read::{ImageConfig, Manifest};
-use crate::oci::{Blob, Platform, Stage};
+use crate::oci::{Blob, OlderBlob, Platform, Stage};
 use crate::registry::{
     self, Access, Destination, Failure, FailureKind, Image, Reference, RegistryName,
 };
@@ -255,7 +255,9 @@ impl Previous {
             return Ok(None);
         };
         let taken = match place {
-            Place::Layout(layout) => stage.take(layout, blob.digest, blob.size)?,
+            Place::Layout(layout) => {
+                stage.take(layout, blob.digest, blob.size, OlderBlob::Believed)?
+            }
             Place::Destination => true,
             Place::Repository(_) => false,
         };

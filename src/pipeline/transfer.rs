@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::output::Output;
 use crate::checksum::Checksum;
 use crate::oci::read::{self, Descriptor};
-use crate::oci::{BaseConfig, Compression, MediaType, Platform, Stage, spec};
+use crate::oci::{BaseConfig, Compression, MediaType, OlderBlob, Platform, Stage, spec};
 use crate::parallel;
 use crate::progress::{Part, Progress};
 use crate::registry::{self, Access, Destination, Document, Reference, Stored, StoredImage};
@@ -287,7 +287,8 @@ impl<'a> Gathered<'a> {
             _ => {}
         }
         if let Destination::Layout { path, .. } = self.destination {
-            if self.stage.take(path, blob.digest, blob.size)? {
+            let older = OlderBlob::Hashed;
+            if self.stage.take(path, blob.digest, blob.size, older)? {
                 return Ok(false);
             }
         }
