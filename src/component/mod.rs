@@ -2,6 +2,7 @@
 //! hints that a user left, the user's table, the package state, dpkg, named rules for what packages
 //! generate, then big files, and one component for the rest. Large sources have several components.
 
+mod claims;
 mod files;
 mod hints;
 mod intervals;
@@ -19,6 +20,7 @@ use anyhow::Result;
 use crate::dpkg::{self, Database, Package};
 use crate::tree::{EntryId, Tree};
 
+use claims::{Claim, Claimed, Claims, EntryClaim, Owner};
 pub use files::TreeFiles;
 pub use intervals::Intervals;
 pub use packages::owned_entries;
@@ -65,21 +67,6 @@ impl ComponentId {
     }
 }
 
-/// What one claimant says of an entry.
-#[derive(Debug, Clone, PartialEq)]
-enum Claim {
-    /// It belongs to that package (its position in the database).
-    Package(usize),
-    /// It belongs to that component.
-    Own(Component),
-}
-
-/// A claim, and whether the entry was made on the system, not unpacked.
-struct Claimed {
-    owner: Claim,
-    made: bool,
-}
-
 /// The components of a tree, and the owner of each entry.
 #[derive(Debug)]
 pub struct Ownership {
@@ -121,14 +108,15 @@ impl Ownership {
                 (None, None) => {}
             }
         }
-        let claims: Vec<Claimed> = tree.ids().map(|id| view.claim(id)).collect();
+        let mut claims = Claims::for_entries(tree.len());
+        tree.ids().for_each(|id| claims.push(view.claim(id)));
         let sources = Sources::of(installed);
         // Only what was unpacked: an update does not spare what is made anew on every system.
-        let unpacked = claims.iter().map(|claim| match claim {
-            Claimed {
-                owner: Claim::Package(at),
+        let unpacked = claims.entries.iter().map(|claim| match claim {
+            EntryClaim {
+                owner: Owner::Package(at),
                 made: false,
-            } => Some(sources.of_package[*at]),
+            } => Some(sources.of_package[*at as usize]),
             _ => None,
         });
         let unpacked: Vec<Option<u32>> = unpacked.collect();
@@ -139,17 +127,13 @@ impl Ownership {
         let parts = SourceParts::find(tree, &unhinted);
 
         let mut owners = Vec::with_capacity(tree.len());
-        for (id, claimed) in tree.ids().zip(&claims) {
-            let owner = match (hints[id.index()], &claimed.owner) {
+        for (id, claim) in tree.ids().zip(&claims.entries) {
+            let owner = match (hints[id.index()], claim.owner) {
                 (Some(component), _) => component,
-                (None, Claim::Own(component)) => builder.component(component),
-                (None, Claim::Package(at)) => {
-                    let source = sources.of_package[*at];
-                    let whole = sources.component(source);
-                    match parts.part(id) {
-                        None => builder.component(&whole),
-                        Some(part) => builder.part(tree, &parts, source, part, &whole),
-                    }
+                (None, Owner::Own(at)) => builder.component(claims.own(at)),
+                (None, Owner::Package(at)) => {
+                    let source = sources.of_package[at as usize];
+                    builder.of_source(tree, &sources, source, &parts, parts.part(id))
                 }
             };
             owners.push(owner);
@@ -164,7 +148,7 @@ impl Ownership {
             packages: owned,
             made: tree
                 .ids()
-                .map(|id| claims[id.index()].made || parts.has_no_time(tree, id))
+                .map(|id| claims.entries[id.index()].made || parts.has_no_time(tree, id))
                 .collect(),
         })
     }
@@ -254,7 +238,7 @@ impl<'a> Sources<'a> {
 struct ComponentsBuilder {
     components: Vec<Component>,
     by_name: HashMap<String, ComponentId>,
-    parts: HashMap<(u32, EntryId), ComponentId>,
+    of_sources: HashMap<(u32, Option<EntryId>), ComponentId>,
 }
 
 impl ComponentsBuilder {
@@ -278,26 +262,26 @@ impl ComponentsBuilder {
         id
     }
 
-    /// The component of a part of the source `whole`.
-    fn part(
+    /// The component of a source, or of a part of it.
+    fn of_source(
         &mut self,
         tree: &Tree,
-        parts: &SourceParts,
+        sources: &Sources<'_>,
         source: u32,
-        part: EntryId,
-        whole: &Component,
+        parts: &SourceParts,
+        part: Option<EntryId>,
     ) -> ComponentId {
-        if let Some(id) = self.parts.get(&(source, part)) {
+        if let Some(id) = self.of_sources.get(&(source, part)) {
             return *id;
         }
-        let path = tree.path(part).as_str().replace(',', "%2C");
-        let id = self.component(&Component {
-            name: format!("{}:{path}", whole.name),
-            chance: whole.chance * parts.change(source, part),
-            cause: whole.cause.clone(),
-            interval: None,
-        });
-        self.parts.insert((source, part), id);
+        let mut component = sources.component(source);
+        if let Some(part) = part {
+            let path = tree.path(part).as_str().replace(',', "%2C");
+            component.name = format!("{}:{path}", component.name);
+            component.chance *= parts.change(source, part);
+        }
+        let id = self.component(&component);
+        self.of_sources.insert((source, part), id);
         id
     }
 }

@@ -143,7 +143,7 @@ impl KnownObjects {
             &jobs,
             || vec![0; BUFFER],
             |buffer, id| {
-                let identity = cache.as_ref().and_then(|_| contents.identity(*id));
+                let identity = cache.as_ref().and_then(|_| contents.identity(tree, *id));
                 let key = identity
                     .and_then(|identity| CacheKey::new(&identity, &content_header(tree, *id), now));
                 let known = cache

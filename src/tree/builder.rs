@@ -146,7 +146,8 @@ impl TreeBuilder {
     /// The tree, and for each id that [`TreeBuilder::push`] gave the id in the tree.
     pub fn finish(self) -> (Tree, Vec<EntryId>) {
         let count = self.entries.len();
-        let text = self.text;
+        let mut text = self.text;
+        text.shrink_to_fit();
         let name = |e: &Entry| &text[e.name.range()];
         // Children of each directory, by old ids, sorted by name.
         let mut by_parent: Vec<u32> = (1..count as u32).collect();

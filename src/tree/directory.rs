@@ -10,16 +10,15 @@ use rustix::fs::{OFlags, Stat};
 
 use super::{Contents, EntryId, FileIdentity, Tree, identity};
 
-/// What tells whether a file is still the one that was scanned.
+/// What tells, beside what the tree says of it, whether a file is still the one that was scanned.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stamp {
     device: u64,
     inode: u64,
-    size: i64,
     /// Seconds and, apart to take less memory, nanoseconds.
     changed: i64,
-    modified: i64,
     changed_nsec: u32,
+    /// Of the time whose seconds the tree has.
     modified_nsec: u32,
 }
 
@@ -28,19 +27,17 @@ impl Stamp {
         Self {
             device: stat.st_dev,
             inode: stat.st_ino,
-            size: stat.st_size,
             changed: stat.st_ctime,
-            modified: stat.st_mtime,
             changed_nsec: stat.st_ctime_nsec as u32,
             modified_nsec: stat.st_mtime_nsec as u32,
         }
     }
 
-    /// Whether an open file is the one that was scanned. Not by the device: on some overlays it is
-    /// another one when the file is open.
-    fn is_of(&self, open: &Stat) -> bool {
-        let told = |stamp: &Self| (stamp.inode, stamp.size, stamp.changed, stamp.changed_nsec);
-        told(&Self::of(open)) == told(self)
+    /// Whether an open file is the one that was scanned, with `size` bytes. Not by the device: on
+    /// some overlays it is another one when the file is open.
+    fn is_of(&self, open: &Stat, size: u64) -> bool {
+        let told = |stamp: &Self| (stamp.inode, stamp.changed, stamp.changed_nsec);
+        told(&Self::of(open)) == told(self) && u64::try_from(open.st_size) == Ok(size)
     }
 }
 
@@ -147,6 +144,7 @@ impl Contents for Directory {
             .with_context(|| format!("opening {}/{path}", self.path))?;
         Ok(Box::new(CheckedFile {
             file,
+            size: tree.entry(id).size,
             remaining: tree.entry(id).size,
             stamp: self.stamps[id.index()],
             path: self.path.join(path),
@@ -155,16 +153,16 @@ impl Contents for Directory {
 
     /// Only where one file system has all that is told of it: what the root is called says nothing
     /// of what is mounted below it.
-    fn identity(&self, id: EntryId) -> Option<FileIdentity> {
-        let stamp = &self.stamps[id.index()];
+    fn identity(&self, tree: &Tree, id: EntryId) -> Option<FileIdentity> {
+        let (stamp, entry) = (&self.stamps[id.index()], tree.entry(id));
         let (device, filesystem) = self.filesystem?;
         (stamp.device == device).then(|| FileIdentity {
             device: identity::of_disk(device),
             filesystem,
             inode: stamp.inode,
-            size: stamp.size as u64,
+            size: entry.size,
             changed: (stamp.changed, i64::from(stamp.changed_nsec)),
-            modified: (stamp.modified, i64::from(stamp.modified_nsec)),
+            modified: (entry.mtime, i64::from(stamp.modified_nsec)),
         })
     }
 }
@@ -172,6 +170,7 @@ impl Contents for Directory {
 /// A file that must still be what was scanned when its last byte has been read.
 struct CheckedFile {
     file: File,
+    size: u64,
     remaining: u64,
     stamp: Stamp,
     path: Utf8PathBuf,
@@ -204,7 +203,12 @@ impl Read for CheckedFile {
             got.map_err(|e| io::Error::new(e.kind(), format!("reading {}: {e}", self.path)))?;
         self.remaining -= got as u64;
         let short = got == 0 && want > 0;
-        if short || (self.remaining == 0 && !self.stamp.is_of(&rustix::fs::fstat(&self.file)?)) {
+        let is_whole = self.remaining == 0;
+        let is_same = || -> io::Result<bool> {
+            let open = rustix::fs::fstat(&self.file)?;
+            Ok(self.stamp.is_of(&open, self.size))
+        };
+        if short || (is_whole && !is_same()?) {
             return Err(self.changed());
         }
         Ok(got)
@@ -217,4 +221,14 @@ pub(super) fn open_file(dir: &Dir, path: &Utf8Path) -> io::Result<File> {
     options.read(true).follow(FollowSymlinks::No);
     options.custom_flags(OFlags::NONBLOCK.bits() as i32);
     dir.open_with(path, &options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_million_files_fits_in_32_megabytes() {
+        assert!(size_of::<Stamp>() <= 32, "{}", size_of::<Stamp>());
+    }
 }

@@ -247,7 +247,7 @@ pub trait Contents: Sync {
 
     /// What tells that regular file `id` has the content that it had at another time; none where
     /// nothing does.
-    fn identity(&self, _id: EntryId) -> Option<FileIdentity> {
+    fn identity(&self, _tree: &Tree, _id: EntryId) -> Option<FileIdentity> {
         None
     }
 }
