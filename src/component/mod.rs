@@ -6,6 +6,7 @@ mod claims;
 mod files;
 mod hints;
 mod intervals;
+mod numbers;
 mod packages;
 mod parts;
 mod pattern;
@@ -23,6 +24,7 @@ use crate::tree::{EntryId, Tree};
 use claims::{Claim, Claimed, Claims, EntryClaim, Owner};
 pub use files::TreeFiles;
 pub use intervals::Intervals;
+use numbers::Numbers;
 pub use packages::owned_entries;
 use parts::SourceParts;
 pub use table::ComponentTable;
@@ -74,11 +76,11 @@ pub struct Ownership {
     owners: Vec<ComponentId>,
     made: Vec<bool>,
     /// The source that each entry was unpacked from.
-    unpacked: Vec<Option<u32>>,
+    unpacked: Numbers,
     /// The package that each entry is in the list of.
-    packages: Vec<Option<u32>>,
+    packages: Numbers,
     table: ComponentTable,
-    /// The row of the table that has each entry.
+    /// The row of the table that has each entry; empty where the table is.
     rows: Vec<Option<RowId>>,
 }
 
@@ -142,10 +144,10 @@ impl Ownership {
         Ok(Self {
             components: builder.components,
             owners,
+            rows: if table.is_empty() { Vec::new() } else { rows },
             table,
-            rows,
-            unpacked,
-            packages: owned,
+            unpacked: unpacked.into_iter().collect(),
+            packages: owned.into_iter().collect(),
             made: tree
                 .ids()
                 .map(|id| claims.entries[id.index()].made || parts.has_no_time(tree, id))
@@ -165,19 +167,20 @@ impl Ownership {
 
     /// The line of the user's table that has an entry, if one has.
     pub fn line_of(&self, id: EntryId) -> Option<String> {
-        self.rows[id.index()].map(|row| self.table.describe(row))
+        let row = self.rows.get(id.index()).copied().flatten();
+        row.map(|row| self.table.describe(row))
     }
 
     /// The position in the database of the package that has an entry in its list, as
     /// [`owned_entries`] tells it.
     pub fn package(&self, id: EntryId) -> Option<usize> {
-        self.packages[id.index()].map(|at| at as usize)
+        self.packages.get(id).map(|at| at as usize)
     }
 
     /// The source package that an entry was unpacked from, as a number; none for what was made on
     /// the system.
     pub fn unpacked_from(&self, id: EntryId) -> Option<u32> {
-        self.unpacked[id.index()]
+        self.unpacked.get(id)
     }
 
     /// Whether the time of an entry tells nothing about its content: it was made on the system from

@@ -67,9 +67,14 @@ impl ComponentTable {
         })
     }
 
+    /// Whether it says nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// For each entry of `tree` the row that has it. What has none is told.
     pub(super) fn rows_of(&self, tree: &Tree) -> Vec<Option<RowId>> {
-        if self.rows.is_empty() {
+        if self.is_empty() {
             return vec![None; tree.len()];
         }
         let mut found: Vec<Option<RowId>> = Vec::with_capacity(tree.len());

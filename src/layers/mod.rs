@@ -23,7 +23,7 @@ pub use unpack::{CommitObject, NamedFiles, OBJECTS, unpack_commit_layer, unpack_
 const BUFFER: usize = 256 * 1024;
 /// The largest file whose name in an encapsulated commit, which stands before its content, needs no
 /// second reading, in bytes. Each thread that writes layers has so much memory for it.
-const LARGEST_HELD: usize = 1 << 20;
+const LARGEST_HELD: usize = 512 * 1024;
 
 /// What a thread reads files through to write layers. Memory that it does not touch it does not
 /// take.

@@ -13,8 +13,7 @@ use cap_fs_ext::DirExt;
 use cap_std::fs::Dir;
 use rustix::fs::{AtFlags, FileType, Stat};
 
-use super::builder::reorder;
-use super::directory::{Directory, Stamp};
+use super::directory::{Directory, Stamps};
 use super::disk_xattrs;
 use super::faults::Faults;
 use super::filter::Verdict;
@@ -58,10 +57,11 @@ pub fn scan(path: &Utf8Path, filter: &Filter, threads: NonZeroUsize) -> Result<(
         links: HashMap::new(),
         etc_is_in_usr: false,
         builder: TreeBuilder::new(root),
-        stamps: vec![Stamp::of(&stat)],
+        stamps: Stamps::default(),
         faults: Faults::default(),
         odd: Oddities::new(),
     };
+    walk.stamps.push(&stat);
     walk.run(&handle, &lister, threads)
         .with_context(|| format!("reading rootfs {path}"))?;
     walk.faults.check(&path, &walk.odd)?;
@@ -70,8 +70,7 @@ pub fn scan(path: &Utf8Path, filter: &Filter, threads: NonZeroUsize) -> Result<(
     drop(walk.links);
     let (tree, new_ids) = walk.builder.finish();
     let mut stamps = walk.stamps;
-    reorder(&mut stamps, &new_ids);
-    stamps.shrink_to_fit();
+    stamps.reorder(&new_ids);
     let directory = Directory::new(path, handle, stamps, walk.etc_is_in_usr);
     Ok((tree, directory))
 }
@@ -129,7 +128,7 @@ struct Walk {
     links: HashMap<(u64, u64), EntryId>,
     etc_is_in_usr: bool,
     builder: TreeBuilder,
-    stamps: Vec<Stamp>,
+    stamps: Stamps,
     faults: Faults,
     odd: Oddities,
 }
@@ -171,7 +170,7 @@ impl Walk {
         let id = self
             .builder
             .push(seen.parent, &seen.name, &seen.target, metadata)?;
-        self.stamps.push(Stamp::of(&seen.stat));
+        self.stamps.push(&seen.stat);
         if seen.kind == Kind::Regular {
             // Not by the link count: overlay file systems report a stale one after a copy-up.
             let key = (seen.stat.st_dev, seen.stat.st_ino);
