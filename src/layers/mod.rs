@@ -26,7 +26,7 @@ const BUFFER: usize = 256 * 1024;
 const LARGEST_HELD: usize = 512 * 1024;
 
 /// What a thread reads files through to write layers. Memory that it does not touch it does not
-/// take.
+/// take. A byte more than the largest file shows whether that has ended.
 pub fn read_buffer() -> Vec<u8> {
-    vec![0; LARGEST_HELD + BUFFER]
+    vec![0; LARGEST_HELD + 1]
 }
