@@ -78,9 +78,8 @@ static PACKAGED: LazyLock<System> = LazyLock::new(|| {
             list += &format!("/{path}\n");
         }
         fs::write(info.join(format!("package{package}.list")), list).unwrap();
-        status += &format!(
-            "Package: package{package}\nStatus: install ok installed\nVersion: 1.0-1\nArchitecture: amd64\n\n"
-        );
+        status += &format!("Package: package{package}\nStatus: install ok installed\n");
+        status += "Version: 1.0-1\nArchitecture: amd64\n\n";
     }
     fs::write(directory.path().join("var/lib/dpkg/status"), status).unwrap();
     System::scanned(directory)
@@ -175,7 +174,10 @@ fn planning_again(bencher: Bencher, count: usize) {
 }
 
 /// Writing an image: bytes of files in a second, with all processors.
-#[divan::bench(args = ["plain, none", "ostree, none", "ostree, gzip", "ostree, zstd"], sample_count = 5)]
+#[divan::bench(
+    args = ["plain, none", "ostree, none", "ostree, gzip", "ostree, zstd"],
+    sample_count = 5,
+)]
 fn building(bencher: Bencher, image: &str) {
     let (format, compression) = image.split_once(", ").unwrap();
     let format = match format {
