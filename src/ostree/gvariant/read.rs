@@ -115,7 +115,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
-    use super::super::{self as write, Tuple};
+    use crate::ostree::gvariant::{self as write, Tuple};
     use super::*;
 
     /// glib of Debian 12 takes such an array for an empty one, and says that it is in normal form.
