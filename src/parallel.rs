@@ -111,25 +111,36 @@ pub struct Idle {
 struct IdleState {
     /// Threads that have jobs.
     working: usize,
-    /// Threads that have none.
+    /// Threads that have none and do no errand either.
     waiting: usize,
+    /// Threads that do errands.
+    helping: usize,
     errands: VecDeque<Errand>,
 }
 
+/// Errands that wait while all who could do them are busy, so that who is done first has another.
+const AHEAD: usize = 1;
+
+impl IdleState {
+    fn has_room(&self) -> bool {
+        let is_anybody = self.waiting + self.helping > 0;
+        is_anybody && self.errands.len() < self.waiting + AHEAD
+    }
+}
+
 impl Idle {
-    /// Whether a thread waits for an errand.
+    /// Whether a thread will take an errand at once, or after the one that it does now.
     pub fn is_there(&self) -> bool {
-        let state = self.lock();
-        state.waiting > state.errands.len()
+        self.lock().has_room()
     }
 
-    /// Leaves `errand` to a thread that waits for one; gives it back where none does.
+    /// Leaves `errand` to such a thread; gives it back where there is none.
     ///
     /// # Errors
     /// The errand.
     pub fn offer(&self, errand: Errand) -> Result<(), Errand> {
         let mut state = self.lock();
-        if state.waiting <= state.errands.len() {
+        if !state.has_room() {
             return Err(errand);
         }
         state.errands.push_back(errand);
@@ -161,9 +172,11 @@ impl Working<'_> {
         loop {
             if let Some(errand) = state.errands.pop_front() {
                 state.waiting -= 1;
+                state.helping += 1;
                 drop(state);
                 errand();
                 state = idle.lock();
+                state.helping -= 1;
                 state.waiting += 1;
                 continue;
             }
@@ -229,6 +242,38 @@ mod tests {
         assert_eq!(done, [100, 0]);
         // Nobody waits where nobody works.
         assert!(!idle.is_there() && idle.offer(Box::new(|| ())).is_err());
+    }
+
+    /// Who does an errand has the next one when that is done, and no more are kept for him.
+    #[test]
+    fn one_errand_waits_for_who_is_busy() {
+        use std::sync::mpsc::channel;
+        let idle = Idle::default();
+        let work = |(): &mut (), is_long: &bool| {
+            if !is_long {
+                return Ok(());
+            }
+            let ((started, has_started), (end, may_end)) = (channel(), channel());
+            let mut errand: Errand = Box::new(move || {
+                started.send(()).unwrap();
+                may_end.recv().unwrap();
+            });
+            while let Err(refused) = idle.offer(errand) {
+                errand = refused;
+                std::thread::yield_now();
+            }
+            has_started.recv().unwrap();
+            let (reply, answer) = channel();
+            assert!(idle.is_there());
+            let second = Box::new(move || reply.send(()).unwrap());
+            assert!(idle.offer(second).is_ok());
+            assert!(!idle.is_there() && idle.offer(Box::new(|| ())).is_err());
+            end.send(()).unwrap();
+            answer.recv().unwrap();
+            Ok(())
+        };
+        let two = NonZeroUsize::MIN.saturating_add(1);
+        map_with(&idle, two, &[true, false], || (), work).unwrap();
     }
 
     #[test]

@@ -115,8 +115,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
-    use crate::ostree::gvariant::{self as write, Tuple};
     use super::*;
+    use crate::ostree::gvariant::{self as write, Tuple};
 
     /// glib of Debian 12 takes such an array for an empty one, and says that it is in normal form.
     #[test]
