@@ -197,8 +197,10 @@ impl Drop for Working<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::mpsc::{Sender, channel};
+
     use super::*;
 
     const FOUR: NonZeroUsize = NonZeroUsize::new(4).unwrap();
@@ -229,7 +231,7 @@ mod tests {
             let late = std::time::Instant::now() + std::time::Duration::from_secs(60);
             while by_others < 100 {
                 assert!(std::time::Instant::now() < late, "nobody is idle");
-                let (reply, answer) = std::sync::mpsc::channel();
+                let (reply, answer) = channel();
                 let errand = Box::new(move || reply.send(here().id()).unwrap());
                 if idle.offer(errand).is_ok() {
                     assert_ne!(answer.recv().unwrap(), own);
@@ -244,31 +246,36 @@ mod tests {
         assert!(!idle.is_there() && idle.offer(Box::new(|| ())).is_err());
     }
 
+    /// Gives a thread an errand that ends when what this gives back is dropped.
+    pub(crate) fn keep_busy(idle: &Idle) -> Sender<()> {
+        let ((started, has_started), (end, may_end)) = (channel(), channel::<()>());
+        let mut errand: Errand = Box::new(move || {
+            started.send(()).unwrap();
+            assert!(may_end.recv().is_err());
+        });
+        while let Err(refused) = idle.offer(errand) {
+            errand = refused;
+            std::thread::yield_now();
+        }
+        has_started.recv().unwrap();
+        end
+    }
+
     /// Who does an errand has the next one when that is done, and no more are kept for him.
     #[test]
     fn one_errand_waits_for_who_is_busy() {
-        use std::sync::mpsc::channel;
         let idle = Idle::default();
         let work = |(): &mut (), is_long: &bool| {
             if !is_long {
                 return Ok(());
             }
-            let ((started, has_started), (end, may_end)) = (channel(), channel());
-            let mut errand: Errand = Box::new(move || {
-                started.send(()).unwrap();
-                may_end.recv().unwrap();
-            });
-            while let Err(refused) = idle.offer(errand) {
-                errand = refused;
-                std::thread::yield_now();
-            }
-            has_started.recv().unwrap();
+            let busy = keep_busy(&idle);
             let (reply, answer) = channel();
             assert!(idle.is_there());
             let second = Box::new(move || reply.send(()).unwrap());
             assert!(idle.offer(second).is_ok());
             assert!(!idle.is_there() && idle.offer(Box::new(|| ())).is_err());
-            end.send(()).unwrap();
+            drop(busy);
             answer.recv().unwrap();
             Ok(())
         };

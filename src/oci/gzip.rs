@@ -289,6 +289,7 @@ mod tests {
 
     use super::super::tests::noise;
     use super::*;
+    use crate::parallel::tests::keep_busy;
 
     fn compressed(input: &[u8], piece: usize) -> Vec<u8> {
         let mut encoder = GzipEncoder::new(Vec::new(), 6, Arc::default()).unwrap();
@@ -330,16 +331,15 @@ mod tests {
         let threads = std::num::NonZeroUsize::new(4).unwrap();
         let jobs = [&input[..], b"a", b"b", b"c"];
         let work = |(): &mut (), input: &&[u8]| {
-            while input.len() > 1 && !idle.is_there() {
-                std::thread::yield_now();
-            }
             let mut encoder = GzipEncoder::new(Vec::new(), 6, idle.clone())?;
-            let mut is_helped = false;
-            for piece in input.chunks(CHUNK) {
-                encoder.write_all(piece)?;
-                is_helped |= !encoder.pending.is_empty();
-            }
-            assert_eq!(is_helped, input.len() > 1);
+            let is_long = input.len() > 1;
+            // While all others are busy, a chunk that is left to them stays there.
+            let busy = is_long.then(|| [(); 3].map(|()| keep_busy(&idle)));
+            let (first, rest) = input.split_at(input.len().min(CHUNK));
+            encoder.write_all(first)?;
+            assert_eq!(!encoder.pending.is_empty(), is_long);
+            drop(busy);
+            encoder.write_all(rest)?;
             Ok(encoder.finish()?)
         };
         let made = crate::parallel::map_with(&idle, threads, &jobs, || (), work).unwrap();
