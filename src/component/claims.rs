@@ -4,40 +4,26 @@ use std::collections::HashMap;
 
 use super::Component;
 
-/// What one claimant says of an entry.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Claim {
+/// What one claimant says of an entry. `C` is a component, or the number of one, which takes less
+/// memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Claim<C = Component> {
     /// It belongs to that package (its position in the database).
-    Package(usize),
+    Package(u32),
     /// It belongs to that component.
-    Own(Component),
+    Own(C),
 }
 
 /// A claim, and whether the entry was made on the system, not unpacked.
-pub(super) struct Claimed {
-    pub(super) owner: Claim,
-    pub(super) made: bool,
-}
-
-/// Who owns an entry by the claim that counts.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Owner {
-    /// A package, by its position in the database.
-    Package(u32),
-    /// A component, for [`Claims::own`].
-    Own(u32),
-}
-
-/// A [`Claimed`] with its component elsewhere.
-pub(super) struct EntryClaim {
-    pub(super) owner: Owner,
+pub(super) struct Claimed<C = Component> {
+    pub(super) owner: Claim<C>,
     pub(super) made: bool,
 }
 
 /// The claims of all entries.
 pub(super) struct Claims {
-    /// By entry.
-    pub(super) entries: Vec<EntryClaim>,
+    /// By entry, with components by their numbers.
+    pub(super) entries: Vec<Claimed<u32>>,
     own: Vec<Component>,
     /// Where `own` has the last component of a name.
     by_name: HashMap<String, u32>,
@@ -56,14 +42,14 @@ impl Claims {
     /// Takes the claim of the next entry.
     pub(super) fn push(&mut self, claimed: Claimed) {
         let owner = match claimed.owner {
-            Claim::Package(at) => Owner::Package(at as u32),
-            Claim::Own(component) => Owner::Own(self.number(component)),
+            Claim::Package(at) => Claim::Package(at),
+            Claim::Own(component) => Claim::Own(self.number(component)),
         };
         let made = claimed.made;
-        self.entries.push(EntryClaim { owner, made });
+        self.entries.push(Claimed { owner, made });
     }
 
-    /// The component that an [`Owner::Own`] names.
+    /// The component of that number.
     pub(super) fn own(&self, at: u32) -> &Component {
         &self.own[at as usize]
     }
@@ -104,10 +90,10 @@ mod tests {
             claims.push(claimed(name, chance));
         }
         let owners = claims.entries.iter().map(|claim| claim.owner);
-        let owners: Vec<Owner> = owners.collect();
-        assert_eq!(owners, [0, 1, 0, 2, 2].map(Owner::Own));
+        let owners: Vec<Claim<u32>> = owners.collect();
+        assert_eq!(owners, [0, 1, 0, 2, 2].map(Claim::Own));
         let chance = |at| claims.own(at).chance;
         assert_eq!([0, 1, 2].map(chance), [0.2, 0.2, 0.7]);
-        assert!(size_of::<EntryClaim>() <= 12, "{}", size_of::<EntryClaim>());
+        assert!(size_of::<Claimed<u32>>() <= 12);
     }
 }

@@ -21,7 +21,7 @@ use anyhow::Result;
 use crate::dpkg::{self, Database, Package};
 use crate::tree::{EntryId, Tree};
 
-use claims::{Claim, Claimed, Claims, EntryClaim, Owner};
+use claims::{Claim, Claimed, Claims};
 pub use files::TreeFiles;
 pub use intervals::Intervals;
 use numbers::Numbers;
@@ -115,8 +115,8 @@ impl Ownership {
         let sources = Sources::of(installed);
         // Only what was unpacked: an update does not spare what is made anew on every system.
         let unpacked = claims.entries.iter().map(|claim| match claim {
-            EntryClaim {
-                owner: Owner::Package(at),
+            Claimed {
+                owner: Claim::Package(at),
                 made: false,
             } => Some(sources.of_package[*at as usize]),
             _ => None,
@@ -132,8 +132,8 @@ impl Ownership {
         for (id, claim) in tree.ids().zip(&claims.entries) {
             let owner = match (hints[id.index()], claim.owner) {
                 (Some(component), _) => component,
-                (None, Owner::Own(at)) => builder.component(claims.own(at)),
-                (None, Owner::Package(at)) => {
+                (None, Claim::Own(at)) => builder.component(claims.own(at)),
+                (None, Claim::Package(at)) => {
                     let source = sources.of_package[at as usize];
                     builder.of_source(tree, &sources, source, &parts, parts.part(id))
                 }

@@ -166,7 +166,7 @@ impl<'a> View<'a> {
     }
 
     fn package(&self, id: EntryId) -> Option<Claim> {
-        self.owned[id.index()].map(|at| Claim::Package(at as usize))
+        self.owned[id.index()].map(Claim::Package)
     }
 
     fn generated(&self, id: EntryId, path: &Utf8Path) -> Option<Claim> {
@@ -195,7 +195,8 @@ impl<'a> View<'a> {
         if version.contains('/') {
             return None;
         }
-        let kernel = self.kernel(&version).map(|at| &self.packages[at]);
+        let kernel = self.kernel(&version);
+        let kernel = kernel.map(|at| &self.packages[at as usize]);
         Some(Claim::Own(Component {
             cause: kernel.map(|kernel| dpkg::update_of(kernel.source()).to_owned()),
             name: format!("initramfs/{version}"),
@@ -214,18 +215,18 @@ impl<'a> View<'a> {
         self.kernel(version).map(Claim::Package)
     }
 
-    fn kernel(&self, version: &str) -> Option<usize> {
+    fn kernel(&self, version: &str) -> Option<u32> {
         let name = format!("linux-image-{version}");
         self.named(&name)
     }
 
     /// The first package of that name; they are sorted by it.
-    fn named(&self, name: &str) -> Option<usize> {
+    fn named(&self, name: &str) -> Option<u32> {
         let at = self
             .packages
             .partition_point(|package| package.name() < name);
         let package = self.packages.get(at)?;
-        (package.name() == name).then_some(at)
+        (package.name() == name).then_some(at as u32)
     }
 
     /// What depmod(8) writes about a kernel's modules belongs to that kernel.
